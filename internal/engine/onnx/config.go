@@ -1,0 +1,59 @@
+package onnx
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Config says which model runs, where and how.
+type Config struct {
+	// Model is a folder with genai_config.json, or a GGUF file.
+	Model string
+	// Names are the model's names on the wire; the first is canonical. Empty
+	// means the base name of Model.
+	Names []string
+	// Device is auto, cpu or cuda. auto takes CUDA when the library has it and
+	// a GPU is present; cuda never ends on the CPU.
+	Device string
+	// Library is the path of libonnxruntime.so; empty means the usual places.
+	Library string
+	// CacheDir holds imported models.
+	CacheDir string
+	// Slots is how many sequences run at once; 0 means 4 on the CPU, 16 on CUDA.
+	Slots int
+	// ContextTokens bounds prompt plus completion; 0 means the model's own.
+	ContextTokens int
+	// KVBytes bounds the KV cache; 0 means 2 GiB. Slots × context is cut to fit.
+	KVBytes int64
+	// Threads are the intra-op threads of the CPU provider; 0 means one a core.
+	Threads int
+	// Spin lets idle threads spin for work: faster on a quiet machine, much
+	// slower on a shared one.
+	Spin bool
+	// AccuracyLevel is the compute precision of quantised products on the CPU:
+	// 4 is int8, 0 is fp32 (slow, for equality tests). It is part of the
+	// imported graph.
+	AccuracyLevel int
+}
+
+// Validate reports every fault at once.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Model == "" {
+		errs = append(errs, errors.New("model: empty; pass a folder with genai_config.json or a .gguf file"))
+	}
+	switch c.Device {
+	case "auto", "cpu", "cuda":
+	default:
+		errs = append(errs, fmt.Errorf("device: %q is not auto, cpu or cuda", c.Device))
+	}
+	for name, v := range map[string]int{"slots": c.Slots, "context": c.ContextTokens, "threads": c.Threads} {
+		if v < 0 {
+			errs = append(errs, fmt.Errorf("%s: must not be negative, got %d", name, v))
+		}
+	}
+	if c.KVBytes < 0 {
+		errs = append(errs, fmt.Errorf("kv-bytes: must not be negative, got %d", c.KVBytes))
+	}
+	return errors.Join(errs...)
+}
