@@ -1,0 +1,123 @@
+// Package openai is the OpenAI wire: the error envelope, server-sent events,
+// the peek into a request, usage. It does no I/O of its own and starts no
+// goroutine.
+package openai
+
+import (
+	"encoding/json/v2"
+	"fmt"
+	"net/http"
+)
+
+// Error types of the envelope. The set is closed.
+const (
+	TypeInvalidRequest = "invalid_request_error"
+	TypeAuthentication = "authentication_error"
+	TypePermission     = "permission_error"
+	TypeNotFound       = "not_found_error"
+	TypeRateLimit      = "rate_limit_error"
+	TypeUnavailable    = "service_unavailable_error"
+	TypeTimeout        = "timeout_error"
+	TypeServer         = "server_error"
+)
+
+// Error codes of the envelope. The set is closed; a code says which remedy
+// applies, the message says it in words.
+//
+//	code                     status   when
+//	invalid_json             400      the body is not one JSON object
+//	invalid_value            400      a field has a wrong type or an impossible value
+//	missing_field            400      a required field is absent
+//	unsupported_parameter    400      a field this engine does not implement
+//	context_length_exceeded  400      prompt plus asked tokens do not fit the context
+//	model_not_found          404      no model of that name is served
+//	route_not_found          404      no such path
+//	method_not_allowed       405      the path exists, the method does not
+//	request_too_large        413      the body is over its limit
+//	unsupported_media_type   415      the body is not JSON
+//	queue_full               429      the queue is over its bound
+//	engine_not_ready         503      the engine is starting or failed
+//	draining                 503      the server is stopping
+//	engine_broke_off         502      the engine broke before the first byte
+//	deadline_exceeded        504      the deadline passed in the queue
+//	internal_error           500      our own fault
+const (
+	CodeInvalidJSON      = "invalid_json"
+	CodeInvalidValue     = "invalid_value"
+	CodeMissingField     = "missing_field"
+	CodeUnsupported      = "unsupported_parameter"
+	CodeContextLength    = "context_length_exceeded"
+	CodeModelNotFound    = "model_not_found"
+	CodeRouteNotFound    = "route_not_found"
+	CodeMethodNotAllowed = "method_not_allowed"
+	CodeTooLarge         = "request_too_large"
+	CodeMediaType        = "unsupported_media_type"
+	CodeQueueFull        = "queue_full"
+	CodeNotReady         = "engine_not_ready"
+	CodeDraining         = "draining"
+	CodeBrokeOff         = "engine_broke_off"
+	CodeDeadline         = "deadline_exceeded"
+	CodeInternal         = "internal_error"
+)
+
+// Error is one fault in the shape that OpenAI's clients parse. Phase and Cause
+// are extensions for people; they are omitted when empty.
+type Error struct {
+	Status  int    // HTTP status; not part of the body
+	Type    string // one of the Type constants
+	Code    string // one of the Code constants
+	Param   string // the field at fault; null on the wire when empty
+	Message string // what happened and the remedy
+	Phase   string // the engine's phase, with a 503
+	Cause   string // why the engine failed, with a 503
+}
+
+// Error returns the message.
+func (e *Error) Error() string { return e.Message }
+
+// Invalid returns a 400 about one field.
+func Invalid(param, code, format string, args ...any) *Error {
+	return &Error{Status: http.StatusBadRequest, Type: TypeInvalidRequest, Code: code, Param: param,
+		Message: fmt.Sprintf(format, args...)}
+}
+
+// Internal returns a 500. The message must not carry details of the fault;
+// those belong in the log.
+func Internal(message string) *Error {
+	return &Error{Status: http.StatusInternalServerError, Type: TypeServer, Code: CodeInternal, Message: message}
+}
+
+// Body returns the JSON envelope. All four keys of OpenAI's error object are
+// always present; param and code are null when empty, as its schema wants.
+func (e *Error) Body() []byte {
+	type object struct {
+		Message string  `json:"message"`
+		Type    string  `json:"type"`
+		Param   *string `json:"param"`
+		Code    *string `json:"code"`
+		Phase   string  `json:"phase,omitempty"`
+		Cause   string  `json:"cause,omitempty"`
+	}
+	opt := func(s string) *string {
+		if s == "" {
+			return nil
+		}
+		return &s
+	}
+	b, err := json.Marshal(map[string]object{"error": {
+		Message: e.Message, Type: e.Type, Param: opt(e.Param), Code: opt(e.Code), Phase: e.Phase, Cause: e.Cause,
+	}}, lenient)
+	if err != nil { // strings always marshal when invalid UTF-8 is allowed
+		return []byte(`{"error":{"message":"internal error","type":"server_error","param":null,"code":"internal_error"}}`)
+	}
+	return b
+}
+
+// WriteError answers with e. Nothing may have been written before.
+func WriteError(w http.ResponseWriter, e *Error) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Del("Content-Length")
+	w.WriteHeader(e.Status)
+	_, _ = w.Write(e.Body()) // the client may have left; there is nobody to tell
+}
