@@ -24,6 +24,11 @@ type Engine interface {
 
 	// Status never blocks. Any goroutine may call it, also before Run.
 	Status() Status
+
+	// Changed returns a channel that is closed when the Status of now is
+	// replaced. Whoever waits takes the channel first and looks at Status
+	// after, so that no change is lost.
+	Changed() <-chan struct{}
 }
 
 // Phase is one state of an engine's life.

@@ -15,6 +15,7 @@ import (
 
 // Engine is an engine.Engine on ONNX Runtime.
 type Engine struct {
+	engine.State
 	cfg Config
 	log *slog.Logger
 }
@@ -27,9 +28,6 @@ func New(cfg Config, log *slog.Logger) (*Engine, error) {
 	}
 	return &Engine{cfg: cfg, log: log}, nil
 }
-
-// Status implements engine.Engine.
-func (e *Engine) Status() engine.Status { return engine.Status{Phase: engine.Starting, Progress: -1} }
 
 // Run implements engine.Engine.
 func (e *Engine) Run(ctx context.Context) error {
