@@ -1,0 +1,188 @@
+package gguf
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+)
+
+// builder writes the decoder graph and plans its weights. Nodes and values are
+// named as the GenAI model builder names them.
+type builder struct {
+	*graph
+	m        *llama
+	o        Options
+	w        *weights
+	blockSum map[string]string // sums over blocks of 32, by the value summed
+}
+
+func newBuilder(m *llama, o Options) *builder {
+	return &builder{
+		graph: &graph{known: map[string]bool{}}, m: m, o: o,
+		w: &weights{f: m.f}, blockSum: map[string]string{},
+	}
+}
+
+// build writes the whole graph; the weights are then planned, not yet written.
+func (b *builder) build() error {
+	m := b.m
+	b.declare()
+	lengths, total := b.lengths()
+	cos, sin, err := b.rotary()
+	if err != nil {
+		return err
+	}
+	head := b.embedding()
+	x, rest := head.rows, ""
+	for l := range m.layers {
+		p := fmt.Sprintf("/model/layers.%d", l)
+		t := fmt.Sprintf("blk.%d.", l)
+		if x, rest, err = b.norm(p+"/input_layernorm", x, rest, t+"attn_norm.weight"); err != nil {
+			return err
+		}
+		if x, err = b.attention(l, x, lengths, total, cos, sin); err != nil {
+			return err
+		}
+		if l == m.layers-1 && !b.o.AllLogits {
+			x, rest = b.last(p+"/attn/last", x), b.last(p+"/residual/last", rest)
+		}
+		if x, err = b.linear(p+"/attn/o_proj", x, "", source{t: b.tensor(t + "attn_output.weight")}); err != nil {
+			return err
+		}
+		if x, rest, err = b.norm(p+"/post_attention_layernorm", x, rest, t+"ffn_norm.weight"); err != nil {
+			return err
+		}
+		if x, err = b.mlp(p+"/mlp", t, x); err != nil {
+			return err
+		}
+	}
+	if x, _, err = b.norm(fmt.Sprintf("/model/layers.%d/final_norm_layernorm", m.layers), x, rest, "output_norm.weight"); err != nil {
+		return err
+	}
+	return b.head(head, x)
+}
+
+func (b *builder) tensor(name string) *tensor { return b.m.f.byName[name] }
+
+// declare names the graph's inputs and outputs.
+func (b *builder) declare() {
+	m := b.m
+	b.value(graphInput, "input_ids", elemInt64, "batch_size", "sequence_length")
+	b.value(graphInput, "attention_mask", elemInt64, "batch_size", "total_sequence_length")
+	var positions any = "sequence_length"
+	if !b.o.AllLogits {
+		positions = 1
+	}
+	b.value(graphOutput, "logits", elemFloat, "batch_size", positions, m.vocab)
+	for l := range m.layers {
+		for _, kind := range []string{"key", "value"} {
+			b.value(graphInput, fmt.Sprintf("past_key_values.%d.%s", l, kind), elemFloat,
+				"batch_size", m.kvHeads, "past_sequence_length", m.headDim)
+			b.value(graphOutput, fmt.Sprintf("present.%d.%s", l, kind), elemFloat,
+				"batch_size", m.kvHeads, "total_sequence_length", m.headDim)
+		}
+	}
+}
+
+// lengths derives what GroupQueryAttention wants to know from the mask: every
+// row's length minus one, and the widest length.
+func (b *builder) lengths() (perRow, total string) {
+	const p = "/model/attn_mask_reformat/"
+	sum := b.node(node{op: "ReduceSum", name: p + "ReduceSum",
+		in: []string{"attention_mask", b.ints([]int64{1}, 1)}, ints: map[string]int{"keepdims": 0}})
+	less := b.node(node{op: "Sub", name: p + "Sub", in: []string{sum, b.ints([]int64{1}, 1)}})
+	perRow = b.node(node{op: "Cast", name: p + "Sub/Cast", in: []string{less}, ints: map[string]int{"to": elemInt32}})
+	shape := b.node(node{op: "Shape", name: p + "Shape", in: []string{"attention_mask"}})
+	width := b.node(node{op: "Gather", name: p + "Gather", in: []string{shape, b.ints(nil, 1)}, ints: map[string]int{"axis": 0}})
+	return perRow, b.node(node{op: "Cast", name: p + "Gather/Cast", in: []string{width}, ints: map[string]int{"to": elemInt32}})
+}
+
+func (b *builder) rotary() (cos, sin string, err error) {
+	freqs, err := b.m.frequencies()
+	if err != nil {
+		return "", "", err
+	}
+	for _, table := range rotaryTables {
+		r := b.w.reserve(b.m.context, 4*len(freqs))
+		b.w.rotary(r, b.m.context, freqs, table.fn)
+		b.external(table.name, elemFloat, []int64{int64(b.m.context), int64(len(freqs))},
+			r.offset, int64(b.m.context)*int64(r.rowBytes))
+	}
+	return rotaryTables[0].name, rotaryTables[1].name, nil
+}
+
+// norm is the RMS norm of x, or of x plus the residual stream when there is
+// one; the sum is returned as the new residual stream.
+func (b *builder) norm(name, x, rest, weight string) (normed, sum string, err error) {
+	raw, err := b.m.f.floatBytes(b.tensor(weight))
+	if err != nil {
+		return "", "", err
+	}
+	gamma := b.inline(name+"/weight", elemFloat, []int64{int64(b.m.embd)}, raw)
+	eps := map[string]float32{"epsilon": b.m.eps}
+	if rest == "" {
+		return b.node(node{op: "SimplifiedLayerNormalization", name: name + "/LayerNorm", in: []string{x, gamma},
+			ints: map[string]int{"axis": -1, "stash_type": 1}, floats: eps}), x, nil
+	}
+	sum = name + "/output_3"
+	return b.node(node{op: "SkipSimplifiedLayerNormalization", name: name + "/SkipLayerNorm",
+		in: []string{rest, x, gamma}, out: []string{name + "/output_0", "", "", sum}, floats: eps}), sum, nil
+}
+
+// attention projects to queries, keys and values and attends. The three
+// matrices become one when they have one type.
+func (b *builder) attention(layer int, x, lengths, total, cos, sin string) (string, error) {
+	m, t := b.m, fmt.Sprintf("blk.%d.", layer)
+	p := fmt.Sprintf("/model/layers.%d/attn", layer)
+	q := source{b.tensor(t + "attn_q.weight"), m.headDim}
+	k := source{b.tensor(t + "attn_k.weight"), m.headDim}
+	v := source{t: b.tensor(t + "attn_v.weight")}
+	var in [3]string
+	var err error
+	if q.t.typ == k.t.typ && k.t.typ == v.t.typ {
+		in[0], err = b.linear(p+"/qkv_proj", x, "", q, k, v)
+	} else {
+		for i, s := range []source{q, k, v} {
+			if in[i], err = b.linear(p+[]string{"/q_proj", "/k_proj", "/v_proj"}[i], x, "", s); err != nil {
+				break
+			}
+		}
+	}
+	if err != nil {
+		return "", err
+	}
+	n := strconv.Itoa(layer)
+	name := p + "/GroupQueryAttention"
+	return b.node(node{
+		op: "GroupQueryAttention", name: name,
+		in: []string{in[0], in[1], in[2], "past_key_values." + n + ".key", "past_key_values." + n + ".value",
+			lengths, total, cos, sin},
+		out:    []string{name + "/output_0", "present." + n + ".key", "present." + n + ".value"},
+		ints:   map[string]int{"num_heads": m.heads, "kv_num_heads": m.kvHeads, "do_rotary": 1, "rotary_interleaved": 0},
+		floats: map[string]float32{"scale": float32(1 / math.Sqrt(float64(m.headDim)))},
+	}), nil
+}
+
+// last keeps the last position of every row. It stands before the last
+// layer's feed-forward part, so that a prompt pays for one position only.
+func (b *builder) last(name, x string) string {
+	return b.node(node{op: "Slice", name: name + "/Slice", in: []string{
+		x, b.ints([]int64{1}, -1), b.ints([]int64{1}, math.MaxInt64), b.ints([]int64{1}, 1),
+	}})
+}
+
+// mlp is SwiGLU: down(silu(gate(x)) * up(x)).
+func (b *builder) mlp(p, t, x string) (string, error) {
+	gate, err := b.linear(p+"/gate_proj", x, "", source{t: b.tensor(t + "ffn_gate.weight")})
+	if err != nil {
+		return "", err
+	}
+	up, err := b.linear(p+"/up_proj", x, "", source{t: b.tensor(t + "ffn_up.weight")})
+	if err != nil {
+		return "", err
+	}
+	// x * sigmoid(1 * x): ONNX Runtime makes the same of Sigmoid and Mul.
+	act := b.node(node{op: "QuickGelu", name: p + "/act_fn/QuickGelu", in: []string{gate}, floats: map[string]float32{"alpha": 1}})
+	mul := b.node(node{op: "Mul", name: p + "/Mul", in: []string{act, up}})
+	return b.linear(p+"/down_proj", mul, "", source{t: b.tensor(t + "ffn_down.weight")})
+}
