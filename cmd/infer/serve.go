@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"infer/internal/engine/onnx"
+	"infer/internal/serve"
+)
+
+// defaultTerminationLog is where Kubernetes reads a container's last words.
+const defaultTerminationLog = "/dev/termination-log"
+
+// serveCmd holds every setting of the server.
+type serveCmd struct {
+	Listen         string        `default:":8080" help:"Address of the only port: API, health and metrics."`
+	Engine         string        `default:"auto" help:"auto or onnx. vllm is not in this build yet."`
+	Model          string        `help:"A folder with genai_config.json, or a .gguf file."`
+	Names          []string      `name:"served-model-name" help:"Name of the model on the API; may be repeated, the first is canonical. Default: base name of the model."`
+	Device         string        `default:"auto" help:"auto, cpu or cuda. cuda never falls back to the CPU."`
+	MaxConcurrency int           `default:"0" help:"Requests that run in the engine at once; 0 means as many as the engine has slots."`
+	MaxQueue       int           `default:"256" help:"Requests that may wait for a slot before others are refused with 429."`
+	Hold           time.Duration `default:"200s" help:"How long a request waits for a starting engine."`
+	Grace          time.Duration `default:"30s" help:"The platform's termination grace period; open streams end before it is over."`
+	Config         string        `placeholder:"FILE" help:"YAML file whose keys are the names of these flags."`
+	Cache          string        `placeholder:"DIR" help:"Folder for imported models. Default: infer in $$XDG_CACHE_HOME or ~/.cache."`
+	OnnxLibrary    string        `placeholder:"FILE" help:"libonnxruntime.so; empty means the usual places."`
+	Slots          int           `default:"0" help:"Sequences that run in one batch; 0 means 4 on the CPU, 16 on CUDA."`
+	Context        int           `default:"0" help:"Bound of prompt plus completion tokens; 0 means the model's own."`
+	KVBytes        size          `name:"kv-bytes" default:"2GiB" help:"Bound of the KV cache."`
+	Threads        int           `default:"0" help:"Threads of the CPU provider; 0 means one a core."`
+	Spin           bool          `help:"Let idle threads spin: faster on a quiet machine, much slower on a shared one."`
+	LogLevel       slog.Level    `default:"info" help:"debug, info, warn or error."`
+	LogFormat      string        `default:"json" help:"json or text."`
+	TerminationLog string        `default:"/dev/termination-log" placeholder:"FILE" help:"File for the cause of a failure, written if it exists."`
+}
+
+// faults reports every fault of the configuration, and fills what depends on
+// the environment.
+func (c *serveCmd) faults(getenv func(string) string) []error {
+	var faults []error
+	if c.Engine != "auto" && c.Engine != "onnx" {
+		remedy := "it is not auto or onnx"
+		if c.Engine == "vllm" {
+			remedy = "it is not in this build yet; use onnx with a folder of ONNX files or a .gguf file"
+		}
+		faults = append(faults, fmt.Errorf("engine: %q: %s", c.Engine, remedy))
+	}
+	if c.LogFormat != "json" && c.LogFormat != "text" {
+		faults = append(faults, fmt.Errorf("log-format: %q is not json or text", c.LogFormat))
+	}
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		faults = append(faults, fmt.Errorf("listen: %q is not HOST:PORT or :PORT", c.Listen))
+	}
+	if c.Cache == "" {
+		c.Cache = defaultCache(getenv)
+	}
+	if c.Cache == "" {
+		faults = append(faults, errors.New("cache: HOME and XDG_CACHE_HOME are empty; pass a writable folder"))
+	}
+	for _, err := range []error{c.onnx().Validate(), c.serve().Validate()} {
+		if err != nil {
+			faults = append(faults, err)
+		}
+	}
+	return faults
+}
+
+func defaultCache(getenv func(string) string) string {
+	if dir := getenv("XDG_CACHE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "infer")
+	}
+	if home := getenv("HOME"); home != "" {
+		return filepath.Join(home, ".cache", "infer")
+	}
+	return ""
+}
+
+func (c *serveCmd) onnx() onnx.Config {
+	return onnx.Config{
+		Model: c.Model, Names: c.Names, Device: c.Device, Library: c.OnnxLibrary,
+		CacheDir: filepath.Join(c.Cache, "imported"), Slots: c.Slots, ContextTokens: c.Context,
+		KVBytes: int64(c.KVBytes), Threads: c.Threads, Spin: c.Spin, AccuracyLevel: 4,
+	}
+}
+
+func (c *serveCmd) serve() serve.Config {
+	return serve.Config{MaxConcurrency: c.MaxConcurrency, MaxQueue: c.MaxQueue, Hold: c.Hold, Grace: c.Grace}
+}
+
+// run listens before anything slow, so that the first probe is answered at
+// once, and wires the engine to the server.
+func (c *serveCmd) run(ctx context.Context, p process) error {
+	log := c.logger(p.stderr)
+	ln, err := listen(ctx, c.Listen)
+	if err != nil {
+		return err
+	}
+	defer ln.Close() // closed by the server, unless it is not reached
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewBuildInfoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	eng, err := onnx.New(c.onnx(), log)
+	if err != nil {
+		return usageError{err}
+	}
+	srv, err := serve.New(c.serve(), eng, reg, log)
+	if err != nil {
+		return usageError{err}
+	}
+	log.Info("listening", "version", buildInfo().Version, "addr", ln.Addr().String(), "model", c.Model, "device", c.Device)
+
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	// The engine outlives the signal so that streams can drain.
+	engineCtx, stopEngine := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopEngine()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return eng.Run(engineCtx) })
+	g.Go(func() error { defer stopEngine(); return srv.Run(ctx, ln) })
+	ended := make(chan error, 1)
+	go func() { ended <- g.Wait() }()
+	return untilSignal(p.signals, stop, ended, log)
+}
+
+// untilSignal turns the first signal into stop and the second into an end
+// without waiting.
+func untilSignal(signals <-chan os.Signal, stop func(), ended <-chan error, log *slog.Logger) error {
+	select {
+	case err := <-ended:
+		return err
+	case sig := <-signals:
+		log.Info("draining", "signal", sig.String())
+		stop()
+	}
+	select {
+	case err := <-ended:
+		return err
+	case sig := <-signals:
+		return signalError{sig}
+	}
+}
+
+func (c *serveCmd) logger(w io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: c.LogLevel}
+	if c.LogFormat == "text" {
+		return slog.New(slog.NewTextHandler(w, options))
+	}
+	return slog.New(slog.NewJSONHandler(w, options))
+}
+
+// listen takes the port. A port in use is retryable, because after a restart
+// the process that is still draining may have gone.
+func listen(ctx context.Context, addr string) (net.Listener, error) {
+	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	switch {
+	case err == nil:
+		return ln, nil
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, retryError{fmt.Errorf("listen: %s is in use by another process; stop that one or choose another address with --listen", addr)}
+	default:
+		return nil, usageError{fmt.Errorf("listen: %w; choose an address of this machine and a free port above 1023", err)}
+	}
+}
