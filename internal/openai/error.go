@@ -33,6 +33,7 @@ const (
 //	model_not_found          404      no model of that name is served
 //	route_not_found          404      no such path
 //	method_not_allowed       405      the path exists, the method does not
+//	body_timeout             408      the body came too slowly
 //	request_too_large        413      the body is over its limit
 //	unsupported_media_type   415      the body is not JSON
 //	queue_full               429      the queue is over its bound
@@ -50,6 +51,7 @@ const (
 	CodeModelNotFound    = "model_not_found"
 	CodeRouteNotFound    = "route_not_found"
 	CodeMethodNotAllowed = "method_not_allowed"
+	CodeBodyTimeout      = "body_timeout"
 	CodeTooLarge         = "request_too_large"
 	CodeMediaType        = "unsupported_media_type"
 	CodeQueueFull        = "queue_full"

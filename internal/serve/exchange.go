@@ -1,0 +1,128 @@
+package serve
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// exchange is one request and its answer so far. It is the http.ResponseWriter
+// of every handler: it adds the headers that all answers have and counts what
+// leaves.
+type exchange struct {
+	s       *Server
+	w       http.ResponseWriter
+	flusher interface{ FlushError() error }
+
+	id      string
+	route   string // the pattern; empty until known
+	model   string // a served name, or unknown
+	start   time.Time
+	queued  time.Duration
+	meter   *meter // nil unless the engine was asked
+	modeled bool   // a route of the engine
+	timed   bool   // one whose latency is measured
+	stream  bool   // the caller asked for a stream
+	gone    bool   // the client left before its answer was complete
+	cut     string // who ended a stream early; empty when nobody did
+	status  int    // 0 until the status line left
+	written int64
+}
+
+type exchangeKey struct{}
+
+func newExchange(s *Server, w http.ResponseWriter, r *http.Request) *exchange {
+	x := &exchange{s: s, w: w, id: requestID(r), start: time.Now()}
+	if f, ok := w.(interface{ FlushError() error }); ok {
+		x.flusher = f
+	}
+	w.Header().Set("X-Request-Id", x.id)
+	return x
+}
+
+// exchangeOf returns the exchange that observe put into the request.
+func exchangeOf(r *http.Request) *exchange { return r.Context().Value(exchangeKey{}).(*exchange) }
+
+func (x *exchange) into(r *http.Request) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
+}
+
+// Header implements http.ResponseWriter.
+func (x *exchange) Header() http.Header { return x.w.Header() }
+
+// WriteHeader implements http.ResponseWriter.
+func (x *exchange) WriteHeader(status int) {
+	if x.status == 0 && status >= 200 {
+		x.status = status
+		x.s.advise(x.w.Header(), status)
+		if x.modeled {
+			x.w.Header().Set("Server-Timing", x.timing())
+		}
+		if x.s.gate.Draining() {
+			x.w.Header().Set("Connection", "close")
+		}
+	}
+	x.w.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (x *exchange) Write(p []byte) (int, error) {
+	if x.status == 0 {
+		x.WriteHeader(http.StatusOK)
+	}
+	n, err := x.w.Write(p)
+	x.written += int64(n)
+	return n, err
+}
+
+// FlushError implements what http.ResponseController looks for.
+func (x *exchange) FlushError() error {
+	if x.flusher == nil {
+		return http.ErrNotSupported
+	}
+	if x.status == 0 {
+		x.WriteHeader(http.StatusOK)
+	}
+	return x.flusher.FlushError()
+}
+
+// Unwrap implements what http.ResponseController looks for.
+func (x *exchange) Unwrap() http.ResponseWriter { return x.w }
+
+// timing is what is known when the headers leave. The total of a stream is not.
+func (x *exchange) timing() string {
+	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+	t := fmt.Sprintf("queue;dur=%.1f", ms(x.queued))
+	if x.meter != nil {
+		if ttft, ok := x.meter.ttft(); ok {
+			t += fmt.Sprintf(", ttft;dur=%.1f", ms(ttft))
+		}
+	}
+	if !isStream(x.w.Header()) {
+		t += fmt.Sprintf(", total;dur=%.1f", ms(time.Since(x.start)))
+	}
+	return t
+}
+
+func isStream(h http.Header) bool {
+	return strings.HasPrefix(h.Get("Content-Type"), "text/event-stream")
+}
+
+// requestID takes the caller's id when it can do no harm in a log or a header.
+func requestID(r *http.Request) string {
+	id := r.Header.Get("X-Request-Id")
+	if id == "" || len(id) > 128 {
+		return rand.Text()
+	}
+	for _, c := range []byte(id) {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '.', c == '_', c == '-':
+		default:
+			return rand.Text()
+		}
+	}
+	return id
+}

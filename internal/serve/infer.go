@@ -1,0 +1,194 @@
+package serve
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math"
+	"mime"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"infer/internal/engine"
+	"infer/internal/openai"
+)
+
+// admit takes a slot or waits for one.
+type admit func(context.Context) (release func(), queued time.Duration, err error)
+
+// whenReady admits what costs the engine next to nothing: no slot, no queue.
+func (s *Server) whenReady(ctx context.Context) (func(), time.Duration, error) {
+	queued, err := s.gate.Ready(ctx)
+	return func() {}, queued, err
+}
+
+// engine is the way of a request to the model: read and understand it, wait
+// for admission, relay. timed routes count in the latency metrics.
+func (s *Server) engine(admit admit, timed bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		x := exchangeOf(r)
+		x.route, x.model, x.modeled, x.timed = routeOf(r.Context()), unknown, true, timed
+		ctx, cancel, e := deadline(r, x.start)
+		if e != nil {
+			openai.WriteError(x, e)
+			return
+		}
+		defer cancel()
+		body, req, ok := s.understand(x, r)
+		if !ok {
+			return
+		}
+		x.stream = req.Stream
+		release, queued, err := admit(ctx)
+		x.queued = queued
+		if timed {
+			s.metrics.queue.Observe(queued.Seconds())
+		}
+		if err != nil {
+			if cause := context.Cause(ctx); errors.Is(err, ctx.Err()) && cause != nil {
+				err = cause
+			}
+			s.refuse(x, err)
+			return
+		}
+		defer release()
+		// The engine may have learned its models while the request was held.
+		if x.model, e = serves(s.eng.Status().Models, req.Model); e != nil {
+			openai.WriteError(x, e)
+			return
+		}
+		s.relay(ctx, x, r, body)
+	}
+}
+
+// understand reads the body and the fields we need. It has answered when ok is
+// false.
+func (s *Server) understand(x *exchange, r *http.Request) (body []byte, req openai.Request, ok bool) {
+	e := acceptable(r)
+	if e == nil {
+		body, e = s.read(x, r)
+	}
+	if e == nil && !x.gone {
+		req, e = openai.Peek(body)
+	}
+	if e == nil && !x.gone {
+		x.model, e = serves(s.eng.Status().Models, req.Model)
+	}
+	if e != nil {
+		openai.WriteError(x, e)
+	}
+	return body, req, e == nil && !x.gone
+}
+
+// acceptable refuses bodies that are not plain JSON. Many clients of curl send
+// no type at all, so none is as good as the right one.
+func acceptable(r *http.Request) *openai.Error {
+	refuse := func(message string) *openai.Error {
+		return &openai.Error{Status: http.StatusUnsupportedMediaType, Type: openai.TypeInvalidRequest,
+			Code: openai.CodeMediaType, Message: message}
+	}
+	if enc := r.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
+		return refuse("compressed bodies are not accepted; send the JSON without Content-Encoding")
+	}
+	ct := r.Header.Get("Content-Type")
+	if ct == "" {
+		return nil
+	}
+	if t, _, err := mime.ParseMediaType(ct); err != nil || t != "application/json" {
+		return refuse("the body must be JSON; send Content-Type: application/json")
+	}
+	return nil
+}
+
+// read takes the whole body, within its limits of size and time. It sets
+// x.gone when the client left in the middle.
+func (s *Server) read(x *exchange, r *http.Request) ([]byte, *openai.Error) {
+	limit := s.cfg.MaxBodyBytes
+	tooLarge := &openai.Error{Status: http.StatusRequestEntityTooLarge, Type: openai.TypeInvalidRequest, Code: openai.CodeTooLarge,
+		Message: "the body is larger than " + strconv.FormatInt(limit, 10) + " bytes; shorten it or raise --max-body-bytes"}
+	if r.ContentLength > limit {
+		x.Header().Set("Connection", "close") // the rest of the body is not read
+		return nil, tooLarge
+	}
+	rc := http.NewResponseController(x)
+	// Not every writer has deadlines; the others are not slow clients either.
+	_ = rc.SetReadDeadline(time.Now().Add(readBodyTimeout))
+	var buf bytes.Buffer
+	buf.Grow(int(min(max(r.ContentLength, 0), 1<<20)) + bytes.MinRead) // a claimed length is not a promise
+	_, err := buf.ReadFrom(http.MaxBytesReader(x, r.Body, limit))
+	// While the engine works, net/http reads on to notice a client that leaves.
+	_ = rc.SetReadDeadline(time.Time{})
+	var tooBig *http.MaxBytesError
+	switch {
+	case err == nil:
+		return buf.Bytes(), nil
+	case errors.As(err, &tooBig):
+		x.Header().Set("Connection", "close")
+		return nil, tooLarge
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		x.Header().Set("Connection", "close")
+		return nil, &openai.Error{Status: http.StatusRequestTimeout, Type: openai.TypeTimeout, Code: openai.CodeBodyTimeout,
+			Message: "the body did not arrive within " + readBodyTimeout.String() + "; send it faster or in smaller requests"}
+	case r.Context().Err() != nil, errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
+		x.gone = true
+		return nil, nil
+	}
+	x.Header().Set("Connection", "close")
+	return nil, openai.Invalid("", openai.CodeInvalidJSON, "the body could not be read: its transfer encoding is broken; send it again")
+}
+
+const timeoutHeader = "X-Request-Timeout"
+
+// deadline reads how long the caller will wait, counted from the arrival.
+func deadline(r *http.Request, start time.Time) (context.Context, context.CancelFunc, *openai.Error) {
+	v := r.Header.Get(timeoutHeader)
+	if v == "" {
+		return r.Context(), func() {}, nil
+	}
+	seconds, err := strconv.ParseFloat(v, 64)
+	if err != nil || math.IsNaN(seconds) || seconds <= 0 || seconds > 86400 {
+		return nil, nil, openai.Invalid(timeoutHeader, openai.CodeInvalidValue,
+			"%s must be seconds above 0 and up to 86400, such as 30 or 2.5", timeoutHeader)
+	}
+	ctx, cancel := context.WithDeadlineCause(r.Context(), start.Add(time.Duration(seconds*float64(time.Second))), errDeadline)
+	return ctx, cancel, nil
+}
+
+// relay lets the engine answer, and ends the answer itself when the engine
+// does not: no stream ends without its terminator.
+func (s *Server) relay(ctx context.Context, x *exchange, r *http.Request, body []byte) {
+	x.meter = s.metrics.meter(x.start, x.model)
+	r = r.WithContext(engine.WithMeter(ctx, x.meter))
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	r.ContentLength = int64(len(body))
+	rl := newRelay(x)
+	// An engine that does not heed its context is ended all the same.
+	stop := context.AfterFunc(ctx, func() { rl.cut(context.Cause(ctx)) })
+	defer stop()
+	err := s.call(rl, r)
+	if half := rl.finish(err, context.Cause(ctx)); half {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// errPanicked: the engine's handler panicked.
+var errPanicked = errors.New("the engine's handler panicked")
+
+// call runs the engine's handler. Its panic must not take the stream along.
+func (s *Server) call(rl *relay, r *http.Request) (err error) {
+	defer func() {
+		switch p := recover(); p {
+		case nil:
+		case http.ErrAbortHandler: // how a proxy says that its upstream broke off
+			err = http.ErrAbortHandler
+		default:
+			s.panicked(rl.x, p)
+			err = errPanicked
+		}
+	}()
+	s.eng.ServeHTTP(rl, r)
+	return nil
+}

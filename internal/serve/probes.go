@@ -1,0 +1,59 @@
+package serve
+
+import (
+	"net/http"
+	"time"
+
+	"infer/internal/engine"
+)
+
+// probe is what people read in a probe; platforms read the status code.
+type probe struct {
+	Status     string       `json:"status"` // ok or unavailable
+	Phase      engine.Phase `json:"phase"`
+	Progress   *float64     `json:"progress,omitempty"` // share of the phase, when known
+	Since      time.Time    `json:"since,omitzero"`
+	AgeSeconds float64      `json:"age_seconds"` // of the phase
+	Draining   bool         `json:"draining,omitempty"`
+	Detail     string       `json:"detail,omitempty"`
+	Cause      engine.Cause `json:"cause,omitempty"`
+	Message    string       `json:"message,omitempty"`
+	Remedy     string       `json:"remedy,omitempty"`
+}
+
+// livez fails when only a new process can help.
+func (s *Server) livez(w http.ResponseWriter, _ *http.Request) {
+	st := s.eng.Status()
+	s.probe(w, st, st.Phase != engine.Failed && st.Phase != engine.Stalled)
+}
+
+// readyz says whether traffic may be sent.
+func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
+	st := s.eng.Status()
+	s.probe(w, st, st.Phase == engine.Ready && !s.gate.Draining())
+}
+
+// startupz stays good once the engine has been ready.
+func (s *Server) startupz(w http.ResponseWriter, _ *http.Request) {
+	st := s.eng.Status()
+	s.probe(w, st, st.Phase == engine.Ready || s.started.Load())
+}
+
+func (s *Server) probe(w http.ResponseWriter, st engine.Status, ok bool) {
+	p := probe{Status: "ok", Phase: st.Phase, Since: st.Since, Draining: s.gate.Draining(), Detail: st.Detail}
+	if st.Progress >= 0 {
+		p.Progress = &st.Progress
+	}
+	if !st.Since.IsZero() {
+		p.AgeSeconds = time.Since(st.Since).Seconds()
+	}
+	if f := st.Failure; f != nil {
+		p.Cause, p.Message, p.Remedy = f.Cause, f.Message, f.Remedy
+	}
+	code := http.StatusOK
+	if !ok {
+		p.Status, code = "unavailable", http.StatusServiceUnavailable
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	writeJSON(w, code, p)
+}

@@ -1,0 +1,129 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+
+	"infer/internal/admission"
+	"infer/internal/engine"
+	"infer/internal/openai"
+)
+
+// The ends of a request that this package decides.
+var (
+	// errDeadline: the caller's X-Request-Timeout has passed.
+	errDeadline = errors.New("the request's deadline passed")
+	// errDrainCut: the drain ran out of time.
+	errDrainCut = errors.New("the server stops now")
+	// errCut is what an engine gets that writes to an answer that was ended.
+	errCut = errors.New("the answer was ended before the engine finished")
+)
+
+// statusClientGone is nginx's code for a client that left before its answer.
+// It is never sent; it is for the log and the metrics.
+const statusClientGone = 499
+
+// refusals is the contract of every refusal after the body was understood.
+var refusals = []struct {
+	err    error
+	status int
+	kind   string
+	code   string
+	reason string // label of infer_rejected_total
+	remedy string
+}{
+	{admission.ErrQueueFull, http.StatusTooManyRequests, openai.TypeRateLimit, openai.CodeQueueFull, "queue_full",
+		"retry after the time in Retry-After, add replicas or raise --max-queue"},
+	{admission.ErrHoldTimeout, http.StatusServiceUnavailable, openai.TypeUnavailable, openai.CodeNotReady, "not_ready",
+		"retry after the time in Retry-After; GET /readyz tells the progress, --hold how long requests wait"},
+	{admission.ErrEngineFailed, http.StatusServiceUnavailable, openai.TypeUnavailable, openai.CodeNotReady, "engine_failed",
+		"GET /readyz tells the cause"},
+	{admission.ErrDraining, http.StatusServiceUnavailable, openai.TypeUnavailable, openai.CodeDraining, "draining",
+		"retry on a new connection, which reaches another replica"},
+	{errDrainCut, http.StatusServiceUnavailable, openai.TypeUnavailable, openai.CodeDraining, "draining",
+		"retry on a new connection, which reaches another replica; a longer --grace lets more streams finish"},
+	{errDeadline, http.StatusGatewayTimeout, openai.TypeTimeout, openai.CodeDeadline, "deadline",
+		"allow more time in X-Request-Timeout or retry when the server is less busy"},
+}
+
+// reasons lists the labels of infer_rejected_total.
+func reasons() []string {
+	return []string{"queue_full", "not_ready", "engine_failed", "draining", "deadline"}
+}
+
+// refusal turns err into its reply and reason. ok is false for a client that
+// left, who gets no reply.
+func (s *Server) refusal(err error) (e *openai.Error, reason string, ok bool) {
+	if errors.Is(err, context.Canceled) {
+		return nil, "", false
+	}
+	for _, r := range refusals {
+		if errors.Is(err, r.err) {
+			e := &openai.Error{Status: r.status, Type: r.kind, Code: r.code, Message: r.err.Error() + "; " + r.remedy}
+			if e.Status == http.StatusServiceUnavailable {
+				s.explain(e)
+			}
+			return e, r.reason, true
+		}
+	}
+	return openai.Internal("the request could not be handled; the log of the server says why"), "", true
+}
+
+// explain adds what the engine says of itself.
+func (s *Server) explain(e *openai.Error) {
+	st := s.eng.Status()
+	e.Phase = string(st.Phase)
+	if st.Failure != nil {
+		e.Cause = string(st.Failure.Cause)
+		e.Message += "; " + st.Failure.Error()
+	} else if st.Phase != engine.Ready && st.Progress >= 0 {
+		e.Message += fmt.Sprintf(" (%s, %.0f %%)", st.Phase, 100*st.Progress)
+	}
+}
+
+// refuse answers a request that did not reach the engine.
+func (s *Server) refuse(x *exchange, err error) {
+	e, reason, ok := s.refusal(err)
+	if !ok {
+		x.gone = true
+		return
+	}
+	if reason == "" {
+		s.log.Error("request refused for an unknown reason", "request_id", x.id, "err", err)
+	} else {
+		s.metrics.rejected.WithLabelValues(reason).Inc()
+	}
+	openai.WriteError(x, e)
+}
+
+// advise sets what tells clients whether and when to try again.
+func (s *Server) advise(h http.Header, status int) {
+	switch {
+	case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable:
+		if h.Get("Retry-After") == "" {
+			h.Set("Retry-After", strconv.Itoa(int(math.Ceil(s.retryAfter().Seconds()))))
+		}
+		if f := s.eng.Status().Failure; f != nil && !f.Retryable {
+			h.Set("X-Should-Retry", "false") // OpenAI's clients obey it
+		}
+	case status >= 400 && status < 500 && status != http.StatusRequestTimeout:
+		h.Set("X-Should-Retry", "false")
+	}
+}
+
+// retryAfter is the wait until a slot is free, or until another replica or a
+// restarted engine answers.
+func (s *Server) retryAfter() time.Duration {
+	switch {
+	case s.gate.Draining():
+		return time.Second
+	case s.eng.Status().Failure != nil:
+		return 30 * time.Second
+	}
+	return s.gate.RetryAfter()
+}

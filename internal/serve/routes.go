@@ -1,0 +1,127 @@
+package serve
+
+import (
+	"encoding/json/v2"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"infer/internal/openai"
+)
+
+// routes is the whole surface. Only the paths listed here reach the engine.
+func (s *Server) routes(reg *prometheus.Registry) *chi.Mux {
+	r := chi.NewRouter()
+	r.Use(s.observe)
+	r.NotFound(s.notFound)
+	r.MethodNotAllowed(s.methodNotAllowed)
+
+	r.Post("/v1/chat/completions", s.engine(s.gate.Acquire, true))
+	r.Post("/v1/completions", s.engine(s.gate.Acquire, true))
+	r.Post("/tokenize", s.engine(s.whenReady, false))
+	r.Post("/detokenize", s.engine(s.whenReady, false))
+
+	get := func(pattern string, h http.HandlerFunc) {
+		r.Get(pattern, h)
+		r.Head(pattern, h) // net/http leaves the body out
+	}
+	get("/v1/models", s.models)
+	get("/v1/models/*", s.model)
+	get("/livez", s.livez)
+	get("/readyz", s.readyz)
+	get("/health", s.readyz)
+	get("/startupz", s.startupz)
+	get("/metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{EnableOpenMetrics: true}).ServeHTTP)
+	get("/", s.index)
+	return r
+}
+
+// quiet are the routes that machines ask all day.
+func quiet(route string) bool {
+	switch route {
+	case "/livez", "/readyz", "/health", "/startupz", "/metrics":
+		return true
+	}
+	return false
+}
+
+func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
+	openai.WriteError(w, &openai.Error{Status: http.StatusNotFound, Type: openai.TypeNotFound, Code: openai.CodeRouteNotFound,
+		Message: "no such path; GET / lists the endpoints"})
+}
+
+func (s *Server) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
+	path := r.URL.RawPath
+	if path == "" {
+		path = r.URL.Path
+	}
+	var allow []string
+	for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost} {
+		if s.router.Match(chi.NewRouteContext(), m, path) {
+			allow = append(allow, m)
+		}
+	}
+	w.Header().Set("Allow", strings.Join(allow, ", "))
+	openai.WriteError(w, &openai.Error{Status: http.StatusMethodNotAllowed, Type: openai.TypeInvalidRequest, Code: openai.CodeMethodNotAllowed,
+		Message: "this path does not answer that method; use " + strings.Join(allow, " or ")})
+}
+
+const index = `infer
+
+POST /v1/chat/completions   OpenAI chat, with streaming
+POST /v1/completions        OpenAI completions, with streaming
+POST /tokenize              text to token ids
+POST /detokenize            token ids to text
+GET  /v1/models[/ID]        served models
+GET  /livez                 should this process live on
+GET  /readyz                may traffic be sent (also /health)
+GET  /startupz              has the engine started
+GET  /metrics               Prometheus and OpenMetrics
+`
+
+func (s *Server) index(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = w.Write([]byte(index)) // the client may have left
+}
+
+// models answers also while the engine loads.
+func (s *Server) models(w http.ResponseWriter, _ *http.Request) {
+	list := openai.ModelList{Object: "list", Data: []openai.ModelObject{}}
+	for _, m := range s.eng.Status().Models {
+		list.Data = append(list.Data, modelObject(m))
+	}
+	writeJSON(w, http.StatusOK, list)
+}
+
+func (s *Server) model(w http.ResponseWriter, r *http.Request) {
+	id := chi.URLParam(r, "*")
+	if r.URL.RawPath != "" { // chi matched the escaped path
+		if plain, err := url.PathUnescape(id); err == nil {
+			id = plain
+		}
+	}
+	served := s.eng.Status().Models
+	for _, m := range served {
+		if m.ID == id {
+			writeJSON(w, http.StatusOK, modelObject(m))
+			return
+		}
+	}
+	openai.WriteError(w, modelNotFound(id, served))
+}
+
+// writeJSON answers with v, which always marshals.
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		openai.WriteError(w, openai.Internal("the answer could not be written as JSON"))
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(b) // the client may have left
+}
