@@ -1,0 +1,157 @@
+package tokenizer
+
+import "math/bits"
+
+// pair is a merge rule: left and right become id; lower ranks go first.
+type pair struct {
+	left, right int32
+	rank, id    int32
+}
+
+// pairTable finds the rule for two neighbours: a hash table with linear
+// probing, at most half full. An empty slot has id -1.
+type pairTable struct {
+	slots []pair
+	shift uint
+}
+
+func newPairTable(rules int) *pairTable {
+	log := max(bits.Len(uint(rules)*2), 4)
+	t := &pairTable{slots: make([]pair, 1<<log), shift: uint(64 - log)}
+	for i := range t.slots {
+		t.slots[i].id = -1
+	}
+	return t
+}
+
+func (t *pairTable) slot(left, right int32) int {
+	// Fibonacci hashing: the high bits of the product are well mixed.
+	key := uint64(uint32(left))<<32 | uint64(uint32(right))
+	i := int(key * 0x9E3779B97F4A7C15 >> t.shift)
+	for t.slots[i].id >= 0 && (t.slots[i].left != left || t.slots[i].right != right) {
+		i = (i + 1) & (len(t.slots) - 1)
+	}
+	return i
+}
+
+// put adds a rule; a later rule for the same pair replaces the earlier one.
+func (t *pairTable) put(p pair) { t.slots[t.slot(p.left, p.right)] = p }
+
+func (t *pairTable) get(left, right int32) *pair { return &t.slots[t.slot(left, right)] }
+
+// symbol is a piece of the word being merged, linked to its neighbours (-1:
+// none). One that its left neighbour has taken in has id -1.
+type symbol struct{ id, prev, next int32 }
+
+// candidate is a merge that may be done. Its order is rank, then position.
+type candidate struct {
+	order uint64
+	id    int32
+}
+
+// merger holds the working memory of one encoding goroutine.
+type merger struct {
+	symbols []symbol
+	queue   []candidate
+	text    []byte
+}
+
+// maxKept bounds the memory a merger keeps after an enormous word.
+const maxKept = 1 << 16
+
+func (m *merger) trim() {
+	if cap(m.symbols) > maxKept || cap(m.text) > maxKept {
+		*m = merger{}
+	}
+}
+
+// add appends one more symbol to the word.
+func (m *merger) add(id int32) {
+	n := int32(len(m.symbols))
+	if n > 0 {
+		m.symbols[n-1].next = n
+	}
+	m.symbols = append(m.symbols, symbol{id: id, prev: n - 1, next: -1})
+}
+
+// merge applies the rules to the word until none fits, always the one of the
+// lowest rank and, among equals, the leftmost. A heap keeps the work for n
+// symbols at O(n log n), however the word was chosen.
+func (m *merger) merge(rules *pairTable) {
+	m.queue = m.queue[:0]
+	for i := range len(m.symbols) - 1 {
+		m.offer(rules, int32(i), int32(i+1))
+	}
+	for len(m.queue) > 0 {
+		top := m.pop()
+		pos := int32(top.order & (1<<32 - 1))
+		left := &m.symbols[pos]
+		if left.id < 0 || left.next < 0 {
+			continue
+		}
+		// A neighbour may have changed since the candidate was queued.
+		right := &m.symbols[left.next]
+		if rules.get(left.id, right.id).id != top.id {
+			continue
+		}
+		left.id, left.next = top.id, right.next
+		right.id = -1
+		if left.next >= 0 {
+			m.symbols[left.next].prev = pos
+			m.offer(rules, pos, left.next)
+		}
+		if left.prev >= 0 {
+			m.offer(rules, left.prev, pos)
+		}
+	}
+}
+
+// offer queues the merge of two neighbours if a rule allows it.
+func (m *merger) offer(rules *pairTable, left, right int32) {
+	rule := rules.get(m.symbols[left].id, m.symbols[right].id)
+	if rule.id < 0 {
+		return
+	}
+	c := candidate{order: uint64(rule.rank)<<32 | uint64(left), id: rule.id}
+	m.queue = append(m.queue, c)
+	i := len(m.queue) - 1
+	for i > 0 {
+		parent := (i - 1) / 4
+		if m.queue[parent].order <= c.order {
+			break
+		}
+		m.queue[i] = m.queue[parent]
+		i = parent
+	}
+	m.queue[i] = c
+}
+
+// pop removes the first candidate from the 4-ary heap.
+func (m *merger) pop() candidate {
+	q := m.queue
+	top, c := q[0], q[len(q)-1]
+	q = q[:len(q)-1]
+	m.queue = q
+	if len(q) == 0 {
+		return top
+	}
+	i := 0
+	for {
+		child := 4*i + 1
+		if child >= len(q) {
+			break
+		}
+		for k := child + 1; k < min(child+4, len(q)); k++ {
+			if q[k].order < q[child].order {
+				child = k
+			}
+		}
+		if q[child].order >= c.order {
+			break
+		}
+		q[i] = q[child]
+		i = child
+	}
+	q[i] = c
+	return top
+}
