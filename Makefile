@@ -32,7 +32,7 @@ run: build $(LIBRARY) $(GGUF) ## fetch a small model, build, serve it (INFER_LIS
 
 build: ## build bin/infer
 	@scripts/need.sh
-	@go build -trimpath -o bin/infer ./cmd/infer
+	@go build -trimpath -buildvcs=auto -o bin/infer ./cmd/infer
 
 test: check $(LIBRARY) $(GGUF) $(PYTHON) ## everything a change must pass
 	go test -race ./...

@@ -39,6 +39,7 @@ func parse(p process) (cli, string, error) {
 	if err != nil {
 		panic(err) // the tags above are wrong
 	}
+	disownEnvironment(parser.Model.Node)
 	ctx, err := parser.Parse(p.args)
 	if helped {
 		return c, "", errHelp
@@ -66,6 +67,17 @@ func parse(p process) (cli, string, error) {
 		return c, command, usageError{errors.Join(faults...)}
 	}
 	return c, command, nil
+}
+
+// disownEnvironment keeps kong from reading the process's own environment:
+// sources does that, through getenv.
+func disownEnvironment(node *kong.Node) {
+	for _, f := range node.Flags {
+		f.Envs, f.Tag.Envs = nil, nil
+	}
+	for _, child := range node.Children {
+		disownEnvironment(child)
+	}
 }
 
 // sources resolves flags that the command line left open: environment first,
@@ -102,17 +114,18 @@ func (s *sources) Resolve(ctx *kong.Context, parent *kong.Path, flag *kong.Flag)
 
 // fits parses v as flag would, and notes a fault when that is impossible.
 func (s *sources) fits(flag *kong.Flag, source string, v any) bool {
-	if err := tryParse(flag, v); err != nil {
-		s.faults = append(s.faults, fmt.Errorf("%s: %w", source, err))
-		return false
+	err := named(source, tryParse(flag, v))
+	if err != nil {
+		s.faults = append(s.faults, err)
 	}
-	return true
+	return err == nil
 }
 
 func tryParse(flag *kong.Flag, v any) error {
 	target := reflect.New(flag.Target.Type()).Elem()
-	probe := *flag.Value
-	return probe.Parse(kong.Scan().PushTyped(v, kong.FlagValueToken), target)
+	return flag.Mapper.Decode(&kong.DecodeContext{
+		Value: flag.Value, Scan: kong.Scan().PushTyped(v, kong.FlagValueToken),
+	}, target)
 }
 
 // readFile reads the YAML file that --config or INFER_CONFIG names.
@@ -256,14 +269,22 @@ func checkArg(flags map[string]*kong.Flag, args []string) (int, error) {
 	case !ok:
 		return 1, fmt.Errorf("unknown flag %s; --help lists the names", name)
 	case joined:
-		return 1, tryParse(flag, value)
+		return 1, named(name, tryParse(flag, value))
 	case flag.IsBool():
 		return 1, nil
 	case len(args) == 1:
 		return 1, fmt.Errorf("%s: needs a value", name)
 	default:
-		return 2, tryParse(flag, args[1])
+		return 2, named(name, tryParse(flag, args[1]))
 	}
+}
+
+// named says which flag err is about.
+func named(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", name, err)
 }
 
 // size is a number of bytes, written as 2147483648, 2GiB or 1.5GB.

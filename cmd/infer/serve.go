@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -23,28 +22,29 @@ import (
 // defaultTerminationLog is where Kubernetes reads a container's last words.
 const defaultTerminationLog = "/dev/termination-log"
 
+// serverFlags is serve.Config without its methods: kong would call Validate
+// itself, and stop there.
+type serverFlags serve.Config
+
 // serveCmd holds every setting of the server.
 type serveCmd struct {
-	Listen         string        `default:":8080" help:"Address of the only port: API, health and metrics."`
-	Engine         string        `default:"auto" help:"auto or onnx. vllm is not in this build yet."`
-	Model          string        `help:"A folder with genai_config.json, or a .gguf file."`
-	Names          []string      `name:"served-model-name" help:"Name of the model on the API; may be repeated, the first is canonical. Default: base name of the model."`
-	Device         string        `default:"auto" help:"auto, cpu or cuda. cuda never falls back to the CPU."`
-	MaxConcurrency int           `default:"0" help:"Requests that run in the engine at once; 0 means as many as the engine has slots."`
-	MaxQueue       int           `default:"256" help:"Requests that may wait for a slot before others are refused with 429."`
-	Hold           time.Duration `default:"200s" help:"How long a request waits for a starting engine."`
-	Grace          time.Duration `default:"30s" help:"The platform's termination grace period; open streams end before it is over."`
-	Config         string        `placeholder:"FILE" help:"YAML file whose keys are the names of these flags."`
-	Cache          string        `placeholder:"DIR" help:"Folder for imported models. Default: infer in $$XDG_CACHE_HOME or ~/.cache."`
-	OnnxLibrary    string        `placeholder:"FILE" help:"libonnxruntime.so; empty means the usual places."`
-	Slots          int           `default:"0" help:"Sequences that run in one batch; 0 means 4 on the CPU, 16 on CUDA."`
-	Context        int           `default:"0" help:"Bound of prompt plus completion tokens; 0 means the model's own."`
-	KVBytes        size          `name:"kv-bytes" default:"2GiB" help:"Bound of the KV cache."`
-	Threads        int           `default:"0" help:"Threads of the CPU provider; 0 means one a core."`
-	Spin           bool          `help:"Let idle threads spin: faster on a quiet machine, much slower on a shared one."`
-	LogLevel       slog.Level    `default:"info" help:"debug, info, warn or error."`
-	LogFormat      string        `default:"json" help:"json or text."`
-	TerminationLog string        `default:"/dev/termination-log" placeholder:"FILE" help:"File for the cause of a failure, written if it exists."`
+	Listen         string      `default:":8080" help:"Address of the only port: API, health and metrics."`
+	Engine         string      `default:"auto" help:"auto or onnx. vllm is not in this build yet."`
+	Model          string      `help:"A folder with genai_config.json, or a .gguf file."`
+	Names          []string    `name:"served-model-name" help:"Name of the model on the API; may be repeated, the first is canonical. Default: base name of the model."`
+	Device         string      `default:"auto" help:"auto, cpu or cuda. cuda never falls back to the CPU."`
+	Server         serverFlags `embed:""`
+	Config         string      `placeholder:"FILE" help:"YAML file whose keys are the names of these flags."`
+	Cache          string      `placeholder:"DIR" help:"Folder for imported models. Default: infer in $$XDG_CACHE_HOME or ~/.cache."`
+	OnnxLibrary    string      `placeholder:"FILE" help:"libonnxruntime.so; empty means the usual places."`
+	Slots          int         `default:"0" help:"Sequences that run in one batch; 0 means 4 on the CPU, 16 on CUDA."`
+	Context        int         `default:"0" help:"Bound of prompt plus completion tokens; 0 means the model's own."`
+	KVBytes        size        `name:"kv-bytes" default:"2GiB" help:"Bound of the KV cache."`
+	Threads        int         `default:"0" help:"Threads of the CPU provider; 0 means one a core."`
+	Spin           bool        `help:"Let idle threads spin: faster on a quiet machine, much slower on a shared one."`
+	LogLevel       slog.Level  `default:"info" help:"debug, info, warn or error."`
+	LogFormat      string      `default:"json" help:"json or text."`
+	TerminationLog string      `default:"/dev/termination-log" placeholder:"FILE" help:"File for the cause of a failure, written if it exists."`
 }
 
 // faults reports every fault of the configuration, and fills what depends on
@@ -70,7 +70,7 @@ func (c *serveCmd) faults(getenv func(string) string) []error {
 	if c.Cache == "" {
 		faults = append(faults, errors.New("cache: HOME and XDG_CACHE_HOME are empty; pass a writable folder"))
 	}
-	for _, err := range []error{c.onnx().Validate(), c.serve().Validate()} {
+	for _, err := range []error{c.onnx().Validate(), serve.Config(c.Server).Validate()} {
 		if err != nil {
 			faults = append(faults, err)
 		}
@@ -96,10 +96,6 @@ func (c *serveCmd) onnx() onnx.Config {
 	}
 }
 
-func (c *serveCmd) serve() serve.Config {
-	return serve.Config{MaxConcurrency: c.MaxConcurrency, MaxQueue: c.MaxQueue, Hold: c.Hold, Grace: c.Grace}
-}
-
 // run listens before anything slow, so that the first probe is answered at
 // once, and wires the engine to the server.
 func (c *serveCmd) run(ctx context.Context, p process) error {
@@ -116,7 +112,7 @@ func (c *serveCmd) run(ctx context.Context, p process) error {
 	if err != nil {
 		return usageError{err}
 	}
-	srv, err := serve.New(c.serve(), eng, reg, log)
+	srv, err := serve.New(serve.Config(c.Server), eng, reg, log)
 	if err != nil {
 		return usageError{err}
 	}
