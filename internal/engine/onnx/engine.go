@@ -7,17 +7,38 @@ package onnx
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"infer/internal/engine"
+	"infer/internal/engine/onnx/ort"
+	"infer/internal/engine/onnx/tokenizer"
 )
 
 // Engine is an engine.Engine on ONNX Runtime.
 type Engine struct {
 	engine.State
-	cfg Config
-	log *slog.Logger
+	cfg  Config
+	log  *slog.Logger
+	mux  *http.ServeMux
+	live atomic.Pointer[live] // set while ready
+}
+
+// live is what requests need of a loaded model.
+type live struct {
+	model  engine.Model
+	config *genaiConfig
+	tok    *tokenizer.Tokenizer
+	chat   *chatTemplate
+	sched  *scheduler
 }
 
 // New checks cfg and returns an engine that has not started. Errors are faults
@@ -26,16 +47,142 @@ func New(cfg Config, log *slog.Logger) (*Engine, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return &Engine{cfg: cfg, log: log}, nil
-}
-
-// Run implements engine.Engine.
-func (e *Engine) Run(ctx context.Context) error {
-	<-ctx.Done()
-	return nil
+	e := &Engine{cfg: cfg, log: log, mux: http.NewServeMux()}
+	e.mux.HandleFunc("POST /v1/chat/completions", e.chatCompletions)
+	e.mux.HandleFunc("POST /v1/completions", e.completions)
+	e.mux.HandleFunc("POST /tokenize", e.tokenize)
+	e.mux.HandleFunc("POST /detokenize", e.detokenize)
+	e.publish(engine.Status{Phase: engine.Starting, Progress: -1})
+	return e, nil
 }
 
 // ServeHTTP implements engine.Engine.
-func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	http.NotFound(w, r)
+func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) { e.mux.ServeHTTP(w, r) }
+
+// Run implements engine.Engine: it loads the model, publishes Ready and
+// schedules until ctx ends.
+func (e *Engine) Run(ctx context.Context) error {
+	err := e.serve(ctx)
+	e.live.Store(nil)
+	if err == nil || ctx.Err() != nil {
+		e.publish(engine.Status{Phase: engine.Stopped, Progress: -1})
+		return nil
+	}
+	f, ok := errors.AsType[*engine.Failure](err)
+	if !ok {
+		f = &engine.Failure{Cause: engine.CauseUnknown, Message: err.Error(), Err: err}
+	}
+	e.publish(engine.Status{Phase: engine.Failed, Progress: -1, Failure: f})
+	return f
+}
+
+func (e *Engine) serve(ctx context.Context) error {
+	began := time.Now()
+	if _, err := os.Stat(e.cfg.Model); err != nil {
+		return notFound(e.cfg.Model, err)
+	}
+	lib, err := openLibrary(e.cfg, e.log)
+	if err != nil {
+		return err
+	}
+	defer lib.Close()
+	dir, err := e.folder(ctx)
+	if err != nil {
+		return err
+	}
+	e.publish(engine.Status{Phase: engine.Loading, Progress: -1, Detail: dir})
+	m, l, err := e.load(lib, dir)
+	if err != nil {
+		return err
+	}
+	defer m.close()
+	e.publish(engine.Status{Phase: engine.Warming, Progress: -1})
+	warm, err := l.sched.warm(ctx, l.warmToken())
+	if err != nil {
+		return warmFailure(err)
+	}
+	e.log.Info("model ready", "model", l.model.ID, "onnx_runtime", lib.Version(), "device", m.device(),
+		"slots", m.slots, "context_tokens", m.context, "kv_cache_bytes", m.kvBytes(),
+		"load_seconds", time.Since(began).Seconds(), "warm_seconds", warm.Seconds())
+	e.live.Store(l)
+	e.publish(engine.Status{Phase: engine.Ready, Progress: 1, Slots: m.slots, Models: e.models(l.model)})
+	return l.sched.loop(ctx)
+}
+
+// load reads tokenizer and graph side by side.
+func (e *Engine) load(lib *ort.Library, dir string) (*model, *live, error) {
+	gc, err := readFolder(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	l := &live{config: gc}
+	var m *model
+	var g errgroup.Group
+	g.Go(func() (err error) {
+		if l.tok, err = tokenizer.Load(dir); err != nil {
+			return &engine.Failure{Cause: engine.CauseModelUnsupported, Message: err.Error(), Err: err,
+				Remedy: "choose a model with a byte-level BPE tokenizer.json"}
+		}
+		l.chat, err = loadChatTemplate(dir, l.tok)
+		return err
+	})
+	g.Go(func() (err error) {
+		m, err = newModel(lib, dir, gc, e.cfg, wantCUDA(e.cfg, lib))
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		if m != nil {
+			m.close()
+		}
+		return nil, nil, err
+	}
+	l.model = engine.Model{ID: e.names()[0], ContextTokens: m.context, Created: modified(dir)}
+	l.sched = newScheduler(m, m.slots, m.context, e.log)
+	return m, l, nil
+}
+
+// warmToken is any token the model knows: its BOS, or the first.
+func (l *live) warmToken() int32 {
+	if len(l.config.Model.BOS) > 0 {
+		return l.config.Model.BOS[0]
+	}
+	return 0
+}
+
+func warmFailure(err error) *engine.Failure {
+	return &engine.Failure{Cause: engine.CauseEngineFault, Err: err,
+		Message: "first inference: " + err.Error(),
+		Remedy:  "the graph and this ONNX Runtime or device do not fit; see the log, try --device cpu or convert the model again"}
+}
+
+func modified(path string) time.Time {
+	if info, err := os.Stat(path); err == nil {
+		return info.ModTime()
+	}
+	return time.Time{}
+}
+
+// publish sets the status; models are known by name from the beginning.
+func (e *Engine) publish(st engine.Status) {
+	if st.Models == nil {
+		st.Models = e.models(engine.Model{})
+	}
+	e.Set(st)
+}
+
+// models is one entry a name, with what is known of the model.
+func (e *Engine) models(m engine.Model) []engine.Model {
+	var list []engine.Model
+	for _, name := range e.names() {
+		m.ID = name
+		list = append(list, m)
+	}
+	return list
+}
+
+func (e *Engine) names() []string {
+	if len(e.cfg.Names) > 0 {
+		return e.cfg.Names
+	}
+	return []string{strings.TrimSuffix(filepath.Base(e.cfg.Model), ".gguf")}
 }

@@ -401,3 +401,11 @@ func (m *model) close() {
 	}
 	m.sess.Close()
 }
+
+// device names where the model runs.
+func (m *model) device() string {
+	if m.kv[0].Bytes() == nil {
+		return "cuda"
+	}
+	return "cpu"
+}

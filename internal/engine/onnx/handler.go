@@ -1,0 +1,252 @@
+package onnx
+
+import (
+	"encoding/json/jsontext"
+	"encoding/json/v2"
+	"io"
+	"net/http"
+
+	"infer/internal/openai"
+)
+
+// begin reads what every route needs. It answers by itself and returns false
+// when the request ends here.
+func (e *Engine) begin(w http.ResponseWriter, r *http.Request) (*live, fields, string, bool) {
+	l := e.live.Load()
+	if l == nil {
+		openai.WriteError(w, wireError(errStopped))
+		return nil, nil, "", false
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		openai.WriteError(w, openai.Invalid("", openai.CodeInvalidJSON, "the body cannot be read: %v", err))
+		return nil, nil, "", false
+	}
+	f, fault := parseFields(body)
+	if fault == nil {
+		var model string
+		if model, fault = take(f, "model", l.model.ID, "a string"); fault == nil {
+			return l, f, model, true
+		}
+	}
+	openai.WriteError(w, fault)
+	return nil, nil, "", false
+}
+
+func (e *Engine) chatCompletions(w http.ResponseWriter, r *http.Request) {
+	l, f, model, ok := e.begin(w, r)
+	if !ok {
+		return
+	}
+	j, fault := l.chatJob(f, model)
+	if fault != nil {
+		openai.WriteError(w, fault)
+		return
+	}
+	j.serve(w, r)
+}
+
+func (l *live) chatJob(f fields, model string) (*job, *openai.Error) {
+	messages, fault := f.messages()
+	if fault != nil {
+		return nil, fault
+	}
+	delete(f, "messages")
+	o, fault := f.options(l.config)
+	if fault != nil {
+		return nil, fault
+	}
+	if fault := f.rest(); fault != nil {
+		return nil, fault
+	}
+	ids, err := l.chat.tokens(l.tok, messages)
+	if err != nil {
+		return nil, openai.Invalid("messages", openai.CodeInvalidValue, "%v", err)
+	}
+	return l.newJob(o, true, model, [][]int32{ids})
+}
+
+// defaultCompletionTokens is what OpenAI's completions route gives when the
+// client asks for no number.
+const defaultCompletionTokens = 16
+
+func (e *Engine) completions(w http.ResponseWriter, r *http.Request) {
+	l, f, model, ok := e.begin(w, r)
+	if !ok {
+		return
+	}
+	j, fault := l.completionJob(f, model)
+	if fault != nil {
+		openai.WriteError(w, fault)
+		return
+	}
+	j.serve(w, r)
+}
+
+func (l *live) completionJob(f fields, model string) (*job, *openai.Error) {
+	prompts, fault := l.prompts(f)
+	if fault != nil {
+		return nil, fault
+	}
+	o, fault := f.options(l.config)
+	if fault != nil {
+		return nil, fault
+	}
+	if fault := f.rest(); fault != nil {
+		return nil, fault
+	}
+	if o.maxTokens == 0 {
+		longest := 0
+		for _, p := range prompts {
+			longest = max(longest, len(p))
+		}
+		o.maxTokens = max(min(defaultCompletionTokens, l.model.ContextTokens-longest), 1)
+		o.maxField = "prompt"
+	}
+	return l.newJob(o, false, model, prompts)
+}
+
+// prompts takes the four forms of prompt: a text, texts, ids, lists of ids.
+func (l *live) prompts(f fields) ([][]int32, *openai.Error) {
+	raw, ok := f["prompt"]
+	if !ok {
+		return nil, openai.Invalid("prompt", openai.CodeMissingField, "prompt is required: a string, a list of strings, token ids, or lists of token ids")
+	}
+	delete(f, "prompt")
+	if len(raw) > 0 && raw.Kind() != '[' {
+		raw = jsontext.Value("[" + string(raw) + "]")
+	}
+	var texts []string
+	var ids []int32
+	var lists [][]int32
+	switch {
+	case json.Unmarshal(raw, &texts) == nil:
+		for _, t := range texts {
+			lists = append(lists, l.tok.EncodeWithSpecial(t))
+		}
+	case json.Unmarshal(raw, &ids) == nil:
+		lists = [][]int32{ids}
+	case json.Unmarshal(raw, &lists) == nil:
+	default:
+		return nil, openai.Invalid("prompt", openai.CodeInvalidValue, "prompt must be a string, a list of strings, token ids, or lists of token ids")
+	}
+	if len(lists) == 0 {
+		return nil, openai.Invalid("prompt", openai.CodeInvalidValue, "prompt is an empty list; give at least one prompt")
+	}
+	for _, p := range lists {
+		if fault := l.knownTokens("prompt", p); fault != nil {
+			return nil, fault
+		}
+	}
+	return lists, nil
+}
+
+func (l *live) knownTokens(param string, ids []int32) *openai.Error {
+	for _, id := range ids {
+		if id < 0 || int(id) >= l.config.Model.VocabSize {
+			return openai.Invalid(param, openai.CodeInvalidValue, "%s holds token id %d; this model has ids 0 to %d", param, id, l.config.Model.VocabSize-1)
+		}
+	}
+	return nil
+}
+
+// tokenize answers as vLLM's route of that name does.
+func (e *Engine) tokenize(w http.ResponseWriter, r *http.Request) {
+	l, f, _, ok := e.begin(w, r)
+	if !ok {
+		return
+	}
+	ids, fault := l.tokenized(f)
+	if fault != nil {
+		openai.WriteError(w, fault)
+		return
+	}
+	withText, fault := take(f, "return_token_strs", false, "true or false")
+	if fault == nil {
+		fault = f.rest()
+	}
+	if fault != nil {
+		openai.WriteError(w, fault)
+		return
+	}
+	var texts *[]string // null when not asked for
+	if withText {
+		list := make([]string, len(ids))
+		for i, id := range ids {
+			list[i] = l.tok.Token(id)
+		}
+		texts = &list
+	}
+	writeJSON(w, struct {
+		Count     int       `json:"count"`
+		MaxLen    int       `json:"max_model_len"`
+		Tokens    []int32   `json:"tokens"`
+		TokenStrs *[]string `json:"token_strs"`
+	}{len(ids), l.model.ContextTokens, ids, texts})
+}
+
+func (l *live) tokenized(f fields) ([]int32, *openai.Error) {
+	if _, chat := f["messages"]; chat {
+		messages, fault := f.messages()
+		if fault != nil {
+			return nil, fault
+		}
+		delete(f, "messages")
+		ids, err := l.chat.tokens(l.tok, messages)
+		if err != nil {
+			return nil, openai.Invalid("messages", openai.CodeInvalidValue, "%v", err)
+		}
+		return ids, nil
+	}
+	if _, ok := f["prompt"]; !ok {
+		return nil, openai.Invalid("prompt", openai.CodeMissingField, "prompt or messages is required")
+	}
+	text, fault := take(f, "prompt", "", "a string")
+	if fault != nil {
+		return nil, fault
+	}
+	special, fault := take(f, "add_special_tokens", true, "true or false")
+	if fault != nil {
+		return nil, fault
+	}
+	if special {
+		return l.tok.EncodeWithSpecial(text), nil
+	}
+	return l.tok.Encode(text), nil
+}
+
+// detokenize answers as vLLM's route of that name does.
+func (e *Engine) detokenize(w http.ResponseWriter, r *http.Request) {
+	l, f, _, ok := e.begin(w, r)
+	if !ok {
+		return
+	}
+	if _, ok := f["tokens"]; !ok {
+		openai.WriteError(w, openai.Invalid("tokens", openai.CodeMissingField, "tokens is required: a list of token ids"))
+		return
+	}
+	ids, fault := take[[]int32](f, "tokens", nil, "a list of token ids")
+	if fault == nil {
+		fault = l.knownTokens("tokens", ids)
+	}
+	if fault == nil {
+		fault = f.rest()
+	}
+	if fault != nil {
+		openai.WriteError(w, fault)
+		return
+	}
+	writeJSON(w, struct {
+		Prompt string `json:"prompt"`
+	}{l.tok.Decode(ids, false)})
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	b, err := json.Marshal(v, jsontext.AllowInvalidUTF8(true))
+	if err != nil {
+		openai.WriteError(w, openai.Internal("the answer cannot be written as JSON"))
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(b) // the client may have left; there is nobody to tell
+}

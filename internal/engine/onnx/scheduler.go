@@ -1,0 +1,264 @@
+package onnx
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"infer/internal/engine"
+)
+
+// Prompts are prefilled in chunks, so that running streams wait for a small
+// chunk only, and a request that leaves is noticed between two.
+const (
+	chunkAlone  = 512 // nobody decodes: fewer, larger products are faster
+	chunkShared = 64  // somebody decodes: a chunk is an ITL of about four steps
+)
+
+// maxFaults is how many runs in a row may break before the engine gives up.
+const maxFaults = 3
+
+// runner is the model as the scheduler sees it; see model.
+type runner interface {
+	prefill(ctx context.Context, slot int, tokens []int32, pos int) ([]float32, error)
+	decode(tokens []int32, lengths []int) ([][]float32, error)
+	move(from, to, length int) bool
+}
+
+// scheduler runs sequences on the slots of a model. loop is the one goroutine
+// that touches the runner and the slots; submit may be called by any.
+type scheduler struct {
+	run     runner
+	context int
+	log     *slog.Logger
+	slots   []*sequence // nil is free; those that decode lie low
+	faults  int         // runs that broke in a row
+
+	mu      sync.Mutex
+	queue   []*sequence
+	stopped bool
+	wake    chan struct{}
+}
+
+func newScheduler(r runner, slots, context int, log *slog.Logger) *scheduler {
+	return &scheduler{run: r, context: context, log: log, slots: make([]*sequence, slots), wake: make(chan struct{}, 1)}
+}
+
+// submit queues q; its outbox gets what follows. A sequence whose context ends
+// is dropped without another piece.
+func (s *scheduler) submit(q *sequence) {
+	s.mu.Lock()
+	stopped := s.stopped
+	if !stopped {
+		s.queue = append(s.queue, q)
+	}
+	s.mu.Unlock()
+	if stopped {
+		q.put(piece{err: errStopped})
+		return
+	}
+	s.nudge()
+}
+
+func (s *scheduler) nudge() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// loop schedules until ctx ends, then fails what is left. It returns a
+// *engine.Failure when the model cannot go on.
+func (s *scheduler) loop(ctx context.Context) error {
+	defer s.shut()
+	stop := context.AfterFunc(ctx, s.nudge)
+	defer stop()
+	for ctx.Err() == nil {
+		s.admit()
+		if s.idle() {
+			<-s.wake
+			continue
+		}
+		s.step(ctx)
+		if s.faults >= maxFaults {
+			return &engine.Failure{Cause: engine.CauseEngineFault, Retryable: true,
+				Message: fmt.Sprintf("%d model runs in a row broke off", s.faults),
+				Remedy:  "see the log for ONNX Runtime's own message; restart the container"}
+		}
+	}
+	return nil
+}
+
+// admit frees the slots of those who left and fills free ones in the order of
+// arrival.
+func (s *scheduler) admit() {
+	for i, q := range s.slots {
+		if q != nil && q.ctx.Err() != nil {
+			s.slots[i] = nil
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.queue = slices.DeleteFunc(s.queue, func(q *sequence) bool { return q.ctx.Err() != nil })
+	for i := range s.slots {
+		if s.slots[i] == nil && len(s.queue) > 0 {
+			s.slots[i] = s.queue[0]
+			s.queue = slices.Delete(s.queue, 0, 1)
+		}
+	}
+}
+
+func (s *scheduler) idle() bool {
+	return !slices.ContainsFunc(s.slots, func(q *sequence) bool { return q != nil })
+}
+
+// step runs at most one prefill chunk and one decode step.
+func (s *scheduler) step(ctx context.Context) {
+	rows := s.compact()
+	if slot := s.oldestPrefill(); slot >= 0 {
+		s.prefill(ctx, slot, rows > 0)
+	}
+	if rows > 0 {
+		s.decode(rows)
+	}
+}
+
+// oldestPrefill is the slot whose prompt has waited longest, or -1. A prompt
+// that was begun is finished before another: its client waits for less.
+func (s *scheduler) oldestPrefill() int {
+	at := -1
+	for i, q := range s.slots {
+		if q != nil && !q.decoding && (at < 0 || q.cached > s.slots[at].cached) {
+			at = i
+		}
+	}
+	return at
+}
+
+func (s *scheduler) prefill(ctx context.Context, slot int, shared bool) {
+	q := s.slots[slot]
+	n := chunkAlone
+	if shared {
+		n = chunkShared
+	}
+	n = min(n, len(q.prompt)-q.cached)
+	run, cancel := context.WithCancelCause(q.ctx)
+	stop := context.AfterFunc(ctx, func() { cancel(errStopped) })
+	logits, err := s.run.prefill(run, slot, q.prompt[q.cached:q.cached+n], q.cached)
+	stop()
+	cancel(nil)
+	switch {
+	case q.ctx.Err() != nil || ctx.Err() != nil:
+		return // admit or shut ends it
+	case err != nil:
+		s.broke(err)
+		s.end(slot, errRun)
+		return
+	}
+	s.faults = 0
+	if q.cached += n; q.cached == len(q.prompt) {
+		s.sample(slot, logits)
+	}
+}
+
+// compact moves decoding sequences from high slots into free low ones, so that
+// the batch has no idle rows, and returns how many rows it spans.
+func (s *scheduler) compact() int {
+	rows := len(s.slots)
+	for ; rows > 0; rows-- {
+		q := s.slots[rows-1]
+		if q == nil || !q.decoding {
+			continue
+		}
+		free := slices.Index(s.slots[:rows-1], nil)
+		if free < 0 || !s.run.move(rows-1, free, q.cached) {
+			break
+		}
+		s.slots[free], s.slots[rows-1] = q, nil
+	}
+	return rows
+}
+
+func (s *scheduler) decode(rows int) {
+	tokens, lengths := make([]int32, rows), make([]int, rows)
+	for i, q := range s.slots[:rows] {
+		if q == nil {
+			continue
+		}
+		lengths[i] = q.cached
+		if q.decoding {
+			tokens[i] = q.next
+		}
+	}
+	logits, err := s.run.decode(tokens, lengths)
+	if err != nil {
+		s.broke(err)
+		for i, q := range s.slots[:rows] {
+			if q != nil && q.decoding {
+				s.end(i, errRun)
+			}
+		}
+		return
+	}
+	s.faults = 0
+	for i, q := range s.slots[:rows] {
+		if q != nil && q.decoding && q.ctx.Err() == nil {
+			q.cached++
+			s.sample(i, logits[i])
+		}
+	}
+}
+
+// sample draws the next token of a slot and frees the slot after the last.
+func (s *scheduler) sample(slot int, logits []float32) {
+	q := s.slots[slot]
+	id, ok := q.sampler.pick(logits)
+	if !ok {
+		s.end(slot, errNumbers)
+		return
+	}
+	if q.accept(id, s.context) {
+		s.slots[slot] = nil
+	}
+}
+
+// broke counts and logs a run that failed.
+func (s *scheduler) broke(err error) {
+	s.faults++
+	s.log.Error("model run broke off", "err", err, "in_a_row", s.faults)
+}
+
+func (s *scheduler) end(slot int, err error) {
+	s.slots[slot].put(piece{err: err})
+	s.slots[slot] = nil
+}
+
+// shut ends everything that is left, and refuses what comes.
+func (s *scheduler) shut() {
+	s.mu.Lock()
+	queue := s.queue
+	s.queue, s.stopped = nil, true
+	s.mu.Unlock()
+	for _, q := range queue {
+		q.put(piece{err: errStopped})
+	}
+	for i, q := range s.slots {
+		if q != nil {
+			s.end(i, errStopped)
+		}
+	}
+}
+
+// warm runs a prefill and a decode step, so that the first request finds the
+// graph's memory planned and its weights read.
+func (s *scheduler) warm(ctx context.Context, token int32) (time.Duration, error) {
+	began := time.Now()
+	if _, err := s.run.prefill(ctx, 0, []int32{token, token}, 0); err != nil {
+		return 0, err
+	}
+	_, err := s.run.decode([]int32{token}, []int{2})
+	return time.Since(began), err
+}

@@ -1,0 +1,124 @@
+package onnx
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	"infer/internal/engine/onnx/tokenizer"
+)
+
+// finish reasons of the OpenAI wire.
+const (
+	finishStop   = "stop"
+	finishLength = "length"
+)
+
+var (
+	// errStopped ends a sequence because the engine ends.
+	errStopped = errors.New("the engine is stopping")
+	// errRun ends a sequence because the run it was part of broke.
+	errRun = errors.New("the model run broke off")
+	// errNumbers ends a sequence whose logits were no numbers.
+	errNumbers = errors.New("the model returned no usable logits")
+)
+
+// sequence is one prompt on its way to a completion. Its maker fills the first
+// part, the scheduler's goroutine owns the second, outbox joins the two.
+type sequence struct {
+	ctx       context.Context
+	prompt    []int32 // at least one token, fewer than the context
+	maxTokens int     // at least 1
+	eos       []int32
+	sampler   *sampler
+	decoder   *tokenizer.Decoder
+	stop      stopText
+
+	cached   int   // tokens of this sequence in the KV cache
+	next     int32 // sampled, not yet in the cache; valid once decoding
+	decoding bool
+	produced int
+
+	index int // of the choice
+	out   *outbox
+}
+
+// accept takes one sampled token and reports whether it was the last. limit is
+// the context of the model.
+func (q *sequence) accept(id int32, limit int) (done bool) {
+	q.produced++
+	q.next, q.decoding = id, true
+	if slices.Contains(q.eos, id) {
+		q.end(finishStop)
+		return true
+	}
+	text, found := q.stop.add(q.decoder.Add(id))
+	if found {
+		q.put(piece{text: text, tokens: 1, finish: finishStop})
+		return true
+	}
+	// The token just sampled will take position cached; there must be room.
+	if q.produced >= q.maxTokens || q.cached+1 > limit {
+		q.put(piece{text: text})
+		q.end(finishLength)
+		return true
+	}
+	q.put(piece{text: text, tokens: 1})
+	return false
+}
+
+// end releases held-back text with the last token.
+func (q *sequence) end(finish string) {
+	text, found := q.stop.add(q.decoder.Flush())
+	if found {
+		finish = finishStop
+	} else {
+		text += q.stop.flush()
+	}
+	q.put(piece{text: text, tokens: 1, finish: finish})
+}
+
+func (q *sequence) put(p piece) {
+	p.index = q.index
+	q.out.put(p)
+}
+
+// piece is what one step added to a sequence.
+type piece struct {
+	index  int // of the choice
+	text   string
+	tokens int    // sampled in this step
+	finish string // set on the last piece
+	err    error  // set on the last piece instead of finish
+}
+
+// outbox hands the pieces of one request's sequences from the scheduler, which
+// never waits, to the reader. It is bounded by the sequences' own maximum of
+// tokens.
+type outbox struct {
+	mu     sync.Mutex
+	pieces []piece
+	ready  chan struct{} // holds a mark while pieces wait
+}
+
+func newOutbox() *outbox { return &outbox{ready: make(chan struct{}, 1)} }
+
+func (o *outbox) put(p piece) {
+	o.mu.Lock()
+	o.pieces = append(o.pieces, p)
+	o.mu.Unlock()
+	select {
+	case o.ready <- struct{}{}:
+	default:
+	}
+}
+
+// take returns all waiting pieces; spare is reused for the next ones.
+func (o *outbox) take(spare []piece) []piece {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	p := o.pieces
+	o.pieces = spare[:0]
+	return p
+}
