@@ -185,4 +185,3 @@ func (rl *relay) fail(e *openai.Error, by string) {
 		rl.half = true
 	}
 }
-
