@@ -73,7 +73,7 @@ func (g *Gate) Acquire(ctx context.Context) (release func(), queued time.Duratio
 		g.mu.Unlock()
 		return nil, 0, err
 	}
-	if g.running < g.capacity && g.queue.Len() == 0 {
+	if g.running < g.capacity { // nobody waits then, see dispatch
 		g.running++
 		g.mu.Unlock()
 		return g.releaser(arrived), 0, nil
@@ -116,7 +116,7 @@ func (g *Gate) refusal() error {
 
 // wait queues the caller. It is entered with g.mu held and returns without.
 func (g *Gate) wait(ctx context.Context, in *list.List, slot bool) error {
-	if g.capacity == 0 && g.cfg.Hold <= 0 {
+	if g.capacity == 0 && g.cfg.MaxQueue == 0 {
 		g.mu.Unlock()
 		return ErrHoldTimeout
 	}

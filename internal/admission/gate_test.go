@@ -115,8 +115,10 @@ func TestHoldEnds(t *testing.T) {
 
 func TestNoHold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		for _, cfg := range []Config{{}, {MaxQueue: 2}, {Hold: time.Hour}} {
+			call(t.Context(), New(cfg)).wantErr(t, ErrHoldTimeout)
+		}
 		g := New(Config{MaxQueue: 2})
-		call(t.Context(), g).wantErr(t, ErrHoldTimeout)
 		g.SetCapacity(1)
 		call(t.Context(), g).wantRunning(t, 0)
 		c := call(t.Context(), g)

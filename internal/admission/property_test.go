@@ -73,9 +73,14 @@ func (m *model) race(t *rapid.T) {
 	}
 	a, first := m.pick(t, &m.running), m.queue[0]
 	m.queue = m.queue[1:]
-	a.release()
+	if rapid.Bool().Draw(t, "cancel first") {
+		first.cancel()
+		a.release()
+	} else {
+		a.release()
+		first.cancel()
+	}
 	a.cancel()
-	first.cancel()
 	synctest.Wait()
 	if first.err == nil {
 		first.release()
