@@ -36,6 +36,9 @@ type Config struct {
 	AccuracyLevel int
 }
 
+// maxSlots bounds the batch.
+const maxSlots = 1024
+
 // Validate reports every fault at once.
 func (c Config) Validate() error {
 	var errs []error
@@ -51,6 +54,9 @@ func (c Config) Validate() error {
 		if v < 0 {
 			errs = append(errs, fmt.Errorf("%s: must not be negative, got %d", name, v))
 		}
+	}
+	if c.Slots > maxSlots {
+		errs = append(errs, fmt.Errorf("slots: at most %d, got %d", maxSlots, c.Slots))
 	}
 	if c.KVBytes < 0 {
 		errs = append(errs, fmt.Errorf("kv-bytes: must not be negative, got %d", c.KVBytes))

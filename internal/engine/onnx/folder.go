@@ -140,10 +140,15 @@ func (c *genaiConfig) check(dir string) error {
 		}
 	}
 	var errs []error
-	for name, v := range map[string]int{"context_length": c.Model.ContextLength, "vocab_size": c.Model.VocabSize,
-		"head_size": d.HeadSize, "num_hidden_layers": d.Layers, "num_key_value_heads": d.KVHeads} {
-		if v <= 0 || v > 1<<24 {
-			errs = append(errs, fmt.Errorf("%s: %s is %d", configFile, name, v))
+	// The bounds are far over any model and keep products of them in 64 bits.
+	for _, f := range []struct {
+		name   string
+		v, max int
+	}{{"context_length", c.Model.ContextLength, 1 << 24}, {"vocab_size", c.Model.VocabSize, 1 << 24},
+		{"head_size", d.HeadSize, 1 << 12}, {"num_hidden_layers", d.Layers, 1 << 10},
+		{"num_key_value_heads", d.KVHeads, 1 << 10}} {
+		if f.v <= 0 || f.v > f.max {
+			errs = append(errs, fmt.Errorf("%s: %s is %d, must be from 1 to %d", configFile, f.name, f.v, f.max))
 		}
 	}
 	if name := d.Filename; name != filepath.Base(name) {

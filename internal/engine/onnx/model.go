@@ -143,12 +143,13 @@ func (m *model) size(cfg Config, cuda bool) error {
 		bound = defaultKVBytes
 	}
 	perSlot := m.cfg.kvBytesPerToken(m.kvType) * int64(m.context)
-	if fit := bound / perSlot; fit < int64(m.slots) && cfg.Slots == 0 {
-		m.slots = int(max(fit, 1))
+	fit := bound / perSlot
+	if cfg.Slots == 0 {
+		m.slots = int(min(int64(m.slots), max(fit, 1)))
 	}
-	if need := perSlot * int64(m.slots); need > bound {
+	if int64(m.slots) > fit {
 		return &engine.Failure{Cause: engine.CauseOutOfMemoryAtStart,
-			Message: fmt.Sprintf("a KV cache of %d slots × %d tokens takes %d bytes, over the bound of %d", m.slots, m.context, need, bound),
+			Message: fmt.Sprintf("the KV cache takes %d bytes for each of %d slots of %d tokens, over the bound of %d in all", perSlot, m.slots, m.context, bound),
 			Remedy:  "lower --slots or --context, or raise --kv-bytes"}
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -25,6 +26,19 @@ func testEnv(tb testing.TB, name string) string {
 		tb.Fatalf("%s is not set; run the tests with make test, which fetches what they need", name)
 	}
 	return v
+}
+
+// quiet discards the log.
+var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+
+// write puts a file into a folder of the test and returns its path.
+func write(tb testing.TB, name, content string) string {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), name)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	return path
 }
 
 // importCache is one cache for all tests of a run, so that the model is

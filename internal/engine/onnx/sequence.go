@@ -5,8 +5,6 @@ import (
 	"errors"
 	"slices"
 	"sync"
-
-	"infer/internal/engine/onnx/tokenizer"
 )
 
 // finish reasons of the OpenAI wire.
@@ -24,6 +22,13 @@ var (
 	errNumbers = errors.New("the model returned no usable logits")
 )
 
+// textDecoder turns ids into text, whole characters at a time; see
+// tokenizer.Decoder.
+type textDecoder interface {
+	Add(id int32) string
+	Flush() string
+}
+
 // sequence is one prompt on its way to a completion. Its maker fills the first
 // part, the scheduler's goroutine owns the second, outbox joins the two.
 type sequence struct {
@@ -32,7 +37,7 @@ type sequence struct {
 	maxTokens int     // at least 1
 	eos       []int32
 	sampler   *sampler
-	decoder   *tokenizer.Decoder
+	decoder   textDecoder
 	stop      stopText
 
 	cached   int   // tokens of this sequence in the KV cache
