@@ -1,0 +1,146 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestPrecedence(t *testing.T) {
+	file := writeFile(t, "infer.yaml", "model: from-file\nmax-queue: 1\nslots: 1\nhold: 1s\nkv-bytes: 3GiB\nserved-model-name: [a, b]\nspin: true\n")
+	c, command, err := parse(in(map[string]string{
+		"HOME": "/home/u", "INFER_CONFIG": file, "INFER_MAX_QUEUE": "2", "INFER_SLOTS": "2", "INFER_HOLD": "",
+	}, "--slots", "3"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := c.Serve
+	for _, tt := range []struct {
+		source    string
+		got, want any
+	}{
+		{"the default command", command, "serve"},
+		{"flag over environment and file", s.Slots, 3},
+		{"environment over file", s.Server.MaxQueue, 2},
+		{"file over default", s.Model, "from-file"},
+		{"an empty variable is no variable", s.Server.Hold, time.Second},
+		{"default", s.Server.Grace, 30 * time.Second},
+		{"a size", s.KVBytes, size(3 << 30)},
+		{"a list", strings.Join(s.Names, " "), "a b"},
+		{"a truth", s.Spin, true},
+		{"the cache", s.Cache, "/home/u/.cache/infer"},
+	} {
+		if tt.got != tt.want {
+			t.Errorf("%s: got %v, want %v", tt.source, tt.got, tt.want)
+		}
+	}
+}
+
+func TestConfigFlagOverEnvironment(t *testing.T) {
+	file := writeFile(t, "infer.yaml", "model: from-flag\n")
+	c, _, err := parse(in(map[string]string{"HOME": "/h", "INFER_CONFIG": "/nowhere"}, "serve", "--config", file))
+	if err != nil || c.Serve.Model != "from-flag" {
+		t.Errorf("got %q, %v; want from-flag", c.Serve.Model, err)
+	}
+}
+
+func TestRepeatedNames(t *testing.T) {
+	for _, p := range []process{
+		in(map[string]string{"HOME": "/h"}, "--model=m", "--served-model-name=a", "--served-model-name=b"),
+		in(map[string]string{"HOME": "/h", "INFER_SERVED_MODEL_NAME": "a,b"}, "--model=m"),
+	} {
+		c, _, err := parse(p)
+		if got := strings.Join(c.Serve.Names, " "); got != "a b" || err != nil {
+			t.Errorf("got %q, %v; want a b", got, err)
+		}
+	}
+}
+
+// One failed deploy should teach everything: faults of all four sources and of
+// every package come together.
+func TestAllFaultsAtOnce(t *testing.T) {
+	file := writeFile(t, "infer.yaml", "threads: many\nmodle: x\ncontext: {a: 1}\n")
+	_, _, err := parse(in(map[string]string{"INFER_HOLD": "3", "INFER_MAX_QUEUE": "-1"},
+		"--config", file, "--bogus", "--slots=x", "--grace", "soon", "--engine=vllm", "--device=tpu",
+		"--log-format=xml", "--listen=80", "--kv-bytes=2XB"))
+	if exitCode(err) != exitUsage {
+		t.Fatalf("exit code %d for %v, want %d", exitCode(err), err, exitUsage)
+	}
+	contains(t, err.Error(),
+		"unknown flag --bogus", "--slots: ", "--grace: ", "--kv-bytes: ", "INFER_HOLD: ",
+		"config: threads: ", `line 2: unknown key "modle"`, "line 3: context: must be",
+		"engine: ", "vllm", "not in this build yet", "log-format: ", "listen: ", "cache: ", "device: ", "model: ", "max-queue: ")
+	if lines := strings.Split(err.Error(), "\n"); len(lines) != 15 {
+		t.Errorf("%d faults, want 15:\n%v", len(lines), err)
+	}
+}
+
+func TestConfigFileThatCannotBeRead(t *testing.T) {
+	for path, want := range map[string]string{
+		"/nowhere.yaml":                          "config: read /nowhere.yaml: no such file or directory",
+		writeFile(t, "a.yaml", "a: 1\na: 2\n"):   "already defined",
+		writeFile(t, "b.yaml", "- a list\n"):     "config: ",
+		writeFile(t, "c.yaml", "slots: [[1]]\n"): "plain values only",
+	} {
+		_, _, err := parse(in(map[string]string{"HOME": "/h"}, "--model=m", "--config", path))
+		if exitCode(err) != exitUsage {
+			t.Errorf("%s: exit code %d, want %d", path, exitCode(err), exitUsage)
+		} else {
+			contains(t, err.Error(), want)
+		}
+	}
+}
+
+// A Kubernetes Service named infer puts INFER_PORT=tcp://… and others into
+// every container of its namespace; they must not be taken for settings.
+func TestServiceLinksAreNoSettings(t *testing.T) {
+	_, _, err := parse(in(map[string]string{
+		"HOME": "/h", "INFER_PORT": "tcp://10.0.0.1:80", "INFER_SERVICE_HOST": "10.0.0.1", "INFER_SERVICE_PORT": "80",
+		"INFER_PORT_80_TCP": "tcp://10.0.0.1:80", "INFER_PORT_80_TCP_ADDR": "10.0.0.1",
+	}, "--model=m"))
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSize(t *testing.T) {
+	for text, want := range map[string]size{
+		"0": 0, "2147483648": 2 << 30, "2GiB": 2 << 30, "1.5 KiB": 1536, "3MB": 3e6, "7B": 7, "1TiB": 1 << 40,
+	} {
+		var got size
+		if err := got.UnmarshalText([]byte(text)); got != want || err != nil {
+			t.Errorf("%q: got %d, %v; want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "GiB", "-1", "2XB", "1e99", "NaN", "Inf", "2 G", "1,5GiB"} {
+		var got size
+		if err := got.UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q: got %d, want an error", text, got)
+		}
+	}
+}
+
+// Whatever a file holds, reading it ends in values or in faults, never both
+// for one key.
+func FuzzParseYAML(f *testing.F) {
+	for _, s := range []string{"slots: 2\n", "model: &a x\nlisten: *a\n", "a: 1\na: 2", "- 1", "slots: {a: b}", "slots: [1, [2]]", "\x00"} {
+		f.Add([]byte(s))
+	}
+	known := map[string]bool{"slots": true, "model": true, "listen": true}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		values, faults := parseYAML(text, known)
+		for key, v := range values {
+			if !known[key] {
+				t.Errorf("unknown key %q was taken", key)
+			}
+			if _, ok := v.(string); !ok {
+				if _, ok := v.([]any); !ok {
+					t.Errorf("%s: %T is neither text nor a list", key, v)
+				}
+			}
+		}
+		if len(values)+len(faults) > len(text) {
+			t.Errorf("%d values and %d faults from %d bytes", len(values), len(faults), len(text))
+		}
+	})
+}
