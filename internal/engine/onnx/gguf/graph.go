@@ -134,8 +134,8 @@ func (b *builder) norm(name, x, rest, weight string) (normed, sum string, err er
 func (b *builder) attention(layer int, x, lengths, total, cos, sin string) (string, error) {
 	m, t := b.m, fmt.Sprintf("blk.%d.", layer)
 	p := fmt.Sprintf("/model/layers.%d/attn", layer)
-	q := source{b.tensor(t + "attn_q.weight"), m.headDim}
-	k := source{b.tensor(t + "attn_k.weight"), m.headDim}
+	q := source{b.tensor(t + "attn_q.weight"), m.paired}
+	k := source{b.tensor(t + "attn_k.weight"), m.paired}
 	v := source{t: b.tensor(t + "attn_v.weight")}
 	var in [3]string
 	var err error

@@ -182,7 +182,7 @@ func Fingerprint(src string, o Options) (string, error) {
 func (f *file) fingerprint(o Options) (string, error) {
 	const sample = 512
 	h := sha256.New()
-	fmt.Fprintf(h, "gguf import %d accuracy %d all %t size %d\n", formatVersion, o.AccuracyLevel, o.AllLogits, f.size)
+	h.Write(fmt.Appendf(nil, "gguf import %d accuracy %d all %t size %d\n", formatVersion, o.AccuracyLevel, o.AllLogits, f.size))
 	if _, err := io.Copy(h, io.NewSectionReader(f.r, 0, f.dataStart)); err != nil {
 		return "", fmt.Errorf("fingerprint gguf: %w", err)
 	}

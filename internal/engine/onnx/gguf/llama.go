@@ -21,6 +21,7 @@ type llama struct {
 	heads       int
 	kvHeads     int
 	headDim     int
+	paired      int // rows of Q and K that the file stores as rotated pairs: a head
 	vocab       int
 	eps         float32
 	ropeBase    float64
@@ -158,6 +159,7 @@ func (m *llama) readHeadDim() error {
 	if m.headDim == 0 || m.headDim%8 != 0 {
 		return fmt.Errorf("%w: heads of %d; the attention operator takes multiples of 8", ErrUnsupported, m.headDim)
 	}
+	m.paired = m.headDim
 	return nil
 }
 
@@ -169,7 +171,6 @@ func (m *llama) checkTensors() error {
 	}
 	m.vocab = emb.rows()
 	q, kv := m.heads*m.headDim, m.kvHeads*m.headDim
-	m.want("token_embd.weight", m.embd, m.vocab)
 	faults := []error{m.want("token_embd.weight", m.embd, m.vocab), m.want("output_norm.weight", m.embd)}
 	if m.f.byName["output.weight"] != nil {
 		faults = append(faults, m.want("output.weight", m.embd, m.vocab))

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 const (
@@ -114,11 +115,17 @@ func newTokenizer(meta metadata, vocab int) (*tokenizer, error) {
 	return t, t.readSpecial(meta)
 }
 
-// check finds what tokenizer.json could not hold: a token twice, or a merge
-// that is not two known tokens which make a known one.
+// check finds what the JSON files could not hold: text that is not UTF-8, a
+// token twice, or a merge that is not two known tokens which make a known one.
 func (t *tokenizer) check() error {
 	seen := make(map[string]bool, len(t.tokens))
+	if !utf8.ValidString(t.template) {
+		return fmt.Errorf("%w: the chat template is not UTF-8", ErrInvalid)
+	}
 	for i, s := range t.tokens {
+		if !utf8.ValidString(s) {
+			return fmt.Errorf("%w: token %d, %q, is not UTF-8", ErrInvalid, i, s)
+		}
 		if seen[s] {
 			return fmt.Errorf("%w: token %d, %q, is in the vocabulary twice", ErrInvalid, i, s)
 		}

@@ -43,10 +43,10 @@ func (w *weights) reserve(rows, rowBytes int) region {
 }
 
 // source is a tensor, or the rows of one that a packed matrix is made of.
-// headDim is not zero where rows must leave GGUF's rotary order.
+// head is not zero where rows must leave GGUF's rotary order, head by head.
 type source struct {
-	t       *tensor
-	headDim int
+	t    *tensor
+	head int
 }
 
 // order returns which row of the source is row i of the result. llama.cpp's
@@ -54,11 +54,11 @@ type source struct {
 // rotation mixes are neighbours; ONNX Runtime's rotary embedding (not
 // interleaved) wants them half a head apart, as the original checkpoint had.
 func (s source) order(i int) int {
-	if s.headDim == 0 {
+	if s.head == 0 {
 		return i
 	}
-	head, at, half := i/s.headDim*s.headDim, i%s.headDim, s.headDim/2
-	return head + at%half*2 + at/half
+	first, at, half := i/s.head*s.head, i%s.head, s.head/2
+	return first + at%half*2 + at/half
 }
 
 // add plans the conversion of stacked tensors of one type into regions.
@@ -69,7 +69,7 @@ func (w *weights) add(enc encoder, regions []region, srcs ...source) {
 		for i, r := range regions {
 			at[i] = region{r.offset + int64(first)*int64(r.rowBytes), r.rowBytes}
 		}
-		unit := max(1, s.headDim) // a head is permuted as a whole
+		unit := max(1, s.head) // a head is permuted as a whole
 		w.jobs = append(w.jobs, job{
 			rows: s.t.rows(), regions: at, fill: w.convert(s, enc),
 			step: unit * max(1, stepBytes/(unit*s.t.rowBytes())),
