@@ -1,6 +1,10 @@
 package tokenizer
 
-import "math/bits"
+import (
+	"math"
+	"math/bits"
+	"slices"
+)
 
 // pair is a merge rule: left and right become id; lower ranks go first.
 type pair struct {
@@ -11,15 +15,26 @@ type pair struct {
 // pairTable finds the rule for two neighbours: a hash table with linear
 // probing, at most half full. An empty slot has id -1.
 type pairTable struct {
-	slots []pair
-	shift uint
+	slots  []pair
+	shift  uint
+	byRank []int32 // the id that a rank makes
 }
 
-func newPairTable(rules int) *pairTable {
-	log := max(bits.Len(uint(rules)*2), 4)
-	t := &pairTable{slots: make([]pair, 1<<log), shift: uint(64 - log)}
+// newPairTable holds rules, whose ranks are their indices. A later rule for
+// the same pair replaces the earlier one.
+func newPairTable(rules []pair) *pairTable {
+	log := max(bits.Len(uint(len(rules))*2), 4)
+	t := &pairTable{
+		slots:  make([]pair, 1<<log),
+		shift:  uint(64 - log),
+		byRank: make([]int32, len(rules)),
+	}
 	for i := range t.slots {
 		t.slots[i].id = -1
+	}
+	for i, p := range rules {
+		t.byRank[i] = p.id
+		t.slots[t.slot(p.left, p.right)] = p
 	}
 	return t
 }
@@ -34,20 +49,14 @@ func (t *pairTable) slot(left, right int32) int {
 	return i
 }
 
-// put adds a rule; a later rule for the same pair replaces the earlier one.
-func (t *pairTable) put(p pair) { t.slots[t.slot(p.left, p.right)] = p }
-
 func (t *pairTable) get(left, right int32) *pair { return &t.slots[t.slot(left, right)] }
 
 // symbol is a piece of the word being merged, linked to its neighbours (-1:
 // none). One that its left neighbour has taken in has id -1.
 type symbol struct{ id, prev, next int32 }
 
-// candidate is a merge that may be done. Its order is rank, then position.
-type candidate struct {
-	order uint64
-	id    int32
-}
+// candidate is a merge that may be done: its rank, then its position.
+type candidate uint64
 
 // merger holds the working memory of one encoding goroutine.
 type merger struct {
@@ -78,23 +87,23 @@ func (m *merger) add(id int32) {
 // lowest rank and, among equals, the leftmost. A heap keeps the work for n
 // symbols at O(n log n), however the word was chosen.
 func (m *merger) merge(rules *pairTable) {
-	m.queue = m.queue[:0]
+	m.queue = slices.Grow(m.queue[:0], len(m.symbols))
 	for i := range len(m.symbols) - 1 {
 		m.offer(rules, int32(i), int32(i+1))
 	}
 	for len(m.queue) > 0 {
 		top := m.pop()
-		pos := int32(top.order & (1<<32 - 1))
+		pos, id := int32(top&math.MaxUint32), rules.byRank[top>>32]
 		left := &m.symbols[pos]
 		if left.id < 0 || left.next < 0 {
 			continue
 		}
 		// A neighbour may have changed since the candidate was queued.
 		right := &m.symbols[left.next]
-		if rules.get(left.id, right.id).id != top.id {
+		if rules.get(left.id, right.id).id != id {
 			continue
 		}
-		left.id, left.next = top.id, right.next
+		left.id, left.next = id, right.next
 		right.id = -1
 		if left.next >= 0 {
 			m.symbols[left.next].prev = pos
@@ -112,12 +121,12 @@ func (m *merger) offer(rules *pairTable, left, right int32) {
 	if rule.id < 0 {
 		return
 	}
-	c := candidate{order: uint64(rule.rank)<<32 | uint64(left), id: rule.id}
+	c := candidate(rule.rank)<<32 | candidate(left)
 	m.queue = append(m.queue, c)
 	i := len(m.queue) - 1
 	for i > 0 {
 		parent := (i - 1) / 4
-		if m.queue[parent].order <= c.order {
+		if m.queue[parent] <= c {
 			break
 		}
 		m.queue[i] = m.queue[parent]
@@ -142,11 +151,11 @@ func (m *merger) pop() candidate {
 			break
 		}
 		for k := child + 1; k < min(child+4, len(q)); k++ {
-			if q[k].order < q[child].order {
+			if q[k] < q[child] {
 				child = k
 			}
 		}
-		if q[child].order >= c.order {
+		if q[child] >= c {
 			break
 		}
 		q[i] = q[child]

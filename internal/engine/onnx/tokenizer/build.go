@@ -36,10 +36,7 @@ func (f *file) build() (*Tokenizer, error) {
 			return nil, fmt.Errorf("post_processor: the template's id %d is not a token; fetch the file again", id)
 		}
 	}
-	t.rules = newPairTable(len(m.merges))
-	for _, p := range m.merges {
-		t.rules.put(p)
-	}
+	t.rules = newPairTable(m.merges)
 	return t, nil
 }
 
@@ -89,7 +86,7 @@ func (t *Tokenizer) setBytes(unknown string) error {
 // ids than the file says; such a file is refused.
 func (t *Tokenizer) setAdded(v jsontext.Value) error {
 	var list []addedToken
-	if len(v) > 0 && v.Kind() != 'n' {
+	if len(v) > 0 && v.Kind() != jsontext.KindNull {
 		if err := json.Unmarshal(v, &list); err != nil {
 			return fmt.Errorf("added_tokens: %w; fetch the file again", err)
 		}

@@ -53,7 +53,7 @@ const maxParts = 16
 
 // parts reads a setting and flattens its sequences; null has no parts.
 func parts(setting string, v jsontext.Value) ([]component, error) {
-	if len(v) == 0 || v.Kind() == 'n' {
+	if len(v) == 0 || v.Kind() == jsontext.KindNull {
 		return nil, nil
 	}
 	var c component

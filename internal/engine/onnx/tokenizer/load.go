@@ -104,7 +104,7 @@ func keep(v *jsontext.Value, dec *jsontext.Decoder) error {
 // eachMember calls member for the name of each member of the object that comes
 // next; member reads the value.
 func eachMember(dec *jsontext.Decoder, member func(name string) error) error {
-	return each(dec, '{', func() error {
+	return each(dec, jsontext.KindBeginObject, func() error {
 		tok, err := dec.ReadToken()
 		if err != nil {
 			return err
@@ -124,7 +124,7 @@ func each(dec *jsontext.Decoder, open jsontext.Kind, element func() error) error
 	}
 	for {
 		switch dec.PeekKind() {
-		case '}', ']':
+		case jsontext.KindEndObject, jsontext.KindEndArray:
 			_, err := dec.ReadToken()
 			return err
 		case jsontext.KindInvalid:

@@ -11,7 +11,7 @@ import (
 
 // maxID bounds the tables that a hostile file can make us allocate. The
 // largest published vocabularies have about 260,000 tokens.
-const maxID = 1 << 21
+const maxID = 1 << 20
 
 // model is the "model" member of tokenizer.json.
 type model struct {
@@ -111,7 +111,7 @@ func (m *model) readVocab(dec *jsontext.Decoder) error {
 		if err != nil {
 			return err
 		}
-		if v.Kind() != '0' {
+		if v.Kind() != jsontext.KindNumber {
 			return fmt.Errorf("vocab: the id of %q is not a number; fetch the file again", token)
 		}
 		id, err := v.Uint()
@@ -129,8 +129,8 @@ func (m *model) readMerges(dec *jsontext.Decoder) error {
 	m.mergesRead = true
 	m.merges = make([]pair, 0, len(m.vocab))
 	var scratch []byte
-	return each(dec, '[', func() error {
-		if dec.PeekKind() == '[' {
+	return each(dec, jsontext.KindBeginArray, func() error {
+		if dec.PeekKind() == jsontext.KindBeginArray {
 			var ab [2]string
 			if err := json.UnmarshalDecode(dec, &ab); err != nil {
 				return err
@@ -146,7 +146,7 @@ func (m *model) readMerges(dec *jsontext.Decoder) error {
 			return nil
 		}
 		a, b, ok := strings.Cut(s, " ")
-		if v.Kind() != '"' || !ok || strings.Contains(b, " ") {
+		if v.Kind() != jsontext.KindString || !ok || strings.Contains(b, " ") {
 			return fmt.Errorf("merges: %q is not two tokens with a space between; fetch the file again", s)
 		}
 		return m.merge(&scratch, a, b)

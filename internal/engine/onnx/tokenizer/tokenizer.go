@@ -1,6 +1,7 @@
 package tokenizer
 
 import (
+	"slices"
 	"sync"
 )
 
@@ -130,7 +131,7 @@ func (t *Tokenizer) word(dst []int32, m *merger, s string) []int32 {
 			return append(dst, id)
 		}
 	}
-	m.symbols = m.symbols[:0]
+	m.symbols = slices.Grow(m.symbols[:0], len(s))
 	known := true
 	for i := range len(s) {
 		id := t.byteIDs[s[i]]
