@@ -267,6 +267,8 @@ func TestContextEndsASequence(t *testing.T) {
 			t.Errorf("read = %q %q %v", text, finish, err)
 		}
 		cancel()
-		<-ended
+		if err := <-ended; err != nil {
+			t.Errorf("loop() = %v", err)
+		}
 	})
 }
