@@ -1,0 +1,140 @@
+package arch
+
+import (
+	"encoding/json/jsontext"
+	"encoding/json/v2"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// arrows says whom a package of this module may import. A package that is not
+// listed may not exist: a new one needs a sentence that none of the others
+// already says.
+var arrows = map[string][]string{
+	"cmd/infer": {"internal/serve", "internal/jobs", "internal/dapr", "internal/scale", "internal/gpu",
+		"internal/engine/vllm", "internal/engine/onnx", "internal/admission", "internal/engine", "internal/openai"},
+
+	// These never import each other; cmd/infer joins them.
+	"internal/serve":       {"internal/admission", "internal/engine", "internal/openai"},
+	"internal/jobs":        {"internal/admission", "internal/engine", "internal/openai"},
+	"internal/dapr":        {"internal/admission", "internal/engine", "internal/openai"},
+	"internal/scale":       {"internal/admission", "internal/engine", "internal/openai"},
+	"internal/gpu":         {"internal/admission", "internal/engine", "internal/openai"},
+	"internal/engine/vllm": {"internal/admission", "internal/engine", "internal/openai"},
+	"internal/engine/onnx": {"internal/admission", "internal/engine", "internal/openai",
+		"internal/engine/onnx/ort", "internal/engine/onnx/tokenizer", "internal/engine/onnx/gguf"},
+
+	"internal/engine/onnx/ort":       {},
+	"internal/engine/onnx/tokenizer": {},
+	"internal/engine/onnx/gguf":      {},
+
+	"internal/admission": {"internal/openai"},
+	"internal/engine":    {"internal/openai"},
+	"internal/openai":    {},
+
+	// Doubles and builders for tests: see onlyTests.
+	"internal/engine/onnx/gguf/gguftest": {},
+
+	"test/arch": {},
+	"test/soak": {},
+}
+
+// onlyTests lists what tests may import besides the arrows of their package.
+var onlyTests = []string{"internal/engine/onnx/gguf/gguftest"}
+
+// listed is the part of `go list -json` that the rules read.
+type listed struct {
+	ImportPath, Dir, Doc, Name                   string
+	Imports, TestImports, XTestImports           []string
+	GoFiles, CgoFiles, TestGoFiles, XTestGoFiles []string
+	IgnoredGoFiles                               []string
+}
+
+func (p listed) path() string { return strings.TrimPrefix(p.ImportPath, "infer/") }
+
+// files returns the full names of the package's files.
+func (p listed) files(lists ...[]string) []string {
+	var full []string
+	for _, name := range slices.Concat(lists...) {
+		full = append(full, filepath.Join(p.Dir, name))
+	}
+	return full
+}
+
+func (p listed) code() []string  { return p.files(p.GoFiles, p.CgoFiles, p.IgnoredGoFiles) }
+func (p listed) tests() []string { return p.files(p.TestGoFiles, p.XTestGoFiles) }
+
+// packages asks the Go tool for every package of the module.
+func packages(t *testing.T) []listed {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-json", "infer/...")
+	var errors strings.Builder
+	cmd.Stderr = &errors
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, &errors)
+	}
+	var all []listed
+	for dec := jsontext.NewDecoder(strings.NewReader(string(out))); ; {
+		var p listed
+		if err := json.UnmarshalDecode(dec, &p); err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatalf("go list: %v", err)
+		}
+		all = append(all, p)
+	}
+	if len(all) < 5 {
+		t.Fatalf("go list names %d packages; the rules would hold over nothing", len(all))
+	}
+	return all
+}
+
+func TestArrows(t *testing.T) {
+	for _, p := range packages(t) {
+		allowed, ok := arrows[p.path()]
+		if !ok {
+			t.Errorf("%s: no such room; add it to the arrows with a reason, or move its code", p.path())
+			continue
+		}
+		check := func(imports, allowed []string) {
+			for _, imported := range imports {
+				to, inside := strings.CutPrefix(imported, "infer/")
+				if inside && to != p.path() && !slices.Contains(allowed, to) {
+					t.Errorf("%s imports %s, which is no allowed arrow", p.path(), to)
+				}
+			}
+		}
+		check(p.Imports, allowed)
+		check(slices.Concat(p.TestImports, p.XTestImports), slices.Concat(allowed, onlyTests))
+	}
+}
+
+func TestForbiddenImports(t *testing.T) {
+	for _, p := range packages(t) {
+		for _, imported := range p.Imports {
+			switch {
+			case imported == "os/exec" && !strings.HasPrefix(p.path(), "internal/engine"):
+				t.Errorf("%s imports os/exec; only an engine starts processes", p.path())
+			case strings.HasSuffix(imported, "/promauto"):
+				t.Errorf("%s imports promauto; register on the registry that is passed in", p.path())
+			}
+		}
+	}
+}
+
+func TestPackageDocs(t *testing.T) {
+	for _, p := range packages(t) {
+		want := "Package " + p.Name + " "
+		if p.Name == "main" {
+			want = "Command " + filepath.Base(p.ImportPath) + " "
+		}
+		if !strings.HasPrefix(p.Doc, want) {
+			t.Errorf("%s: the package's comment must begin with %q, got %q", p.path(), want, p.Doc)
+		}
+	}
+}
