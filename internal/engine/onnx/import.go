@@ -29,7 +29,7 @@ func (e *Engine) folder(ctx context.Context) (string, error) {
 		return "", importFailure(src, err)
 	}
 	base := strings.TrimSuffix(filepath.Base(src), filepath.Ext(src))
-	dst := filepath.Join(e.cfg.CacheDir, "imported", base+"-"+print)
+	dst := filepath.Join(e.cfg.CacheDir, base+"-"+print)
 	if _, err := os.Stat(filepath.Join(dst, configFile)); err == nil {
 		return dst, nil
 	}
