@@ -53,6 +53,16 @@ func exits(t *testing.T, env []string, args ...string) (code int, stdout, stderr
 	return cmd.ProcessState.ExitCode(), out.String(), errOut.String()
 }
 
+// fromMake returns a variable that names a real part.
+func fromMake(t *testing.T, name string) string {
+	t.Helper()
+	v := os.Getenv(name)
+	if v == "" {
+		t.Fatalf("%s is empty; run make test, which fetches the real parts", name)
+	}
+	return v
+}
+
 // in returns a process for run and parse inside this test.
 func in(env map[string]string, args ...string) process {
 	return process{

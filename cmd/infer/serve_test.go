@@ -4,11 +4,13 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func TestUsageExitsWith64AndTheTerminationLog(t *testing.T) {
@@ -53,29 +55,77 @@ func TestAddressOfAnotherMachine(t *testing.T) {
 // Kubernetes looks, and no port stays open.
 func TestEngineThatCannotWork(t *testing.T) {
 	empty := t.TempDir()
+	library := fromMake(t, "INFER_TEST_ONNXRUNTIME")
 	for _, tt := range []struct {
-		name  string
-		args  []string
-		wants []string
+		name, model, library, want string
 	}{
-		{"no such model", []string{"--model", filepath.Join(empty, "absent.gguf")}, []string{"absent.gguf"}},
-		{"a folder without a model", []string{"--model", empty}, []string{empty}},
-		{"not a model", []string{"--model", writeFile(t, "x.gguf", "GGUF, but not really")}, []string{"x.gguf"}},
-		{"no library", []string{"--model", writeFile(t, "y.gguf", ""), "--onnx-library", filepath.Join(empty, "lib.so")}, nil},
+		{"no such model", filepath.Join(empty, "absent.gguf"), library, "absent.gguf"},
+		{"a folder without a model", empty, library, empty},
+		{"not a model", writeFile(t, "x.gguf", "GGUF, but not really"), library, "x.gguf"},
+		{"no library", fromMake(t, "INFER_TEST_MODEL_GGUF"), filepath.Join(empty, "lib.so"), "lib.so"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			note := writeFile(t, "termination-log", "")
-			code, _, stderr := exits(t, nil, append(tt.args, "--listen=127.0.0.1:0", "--termination-log", note)...)
+			code, _, stderr := exits(t, nil, "--model", tt.model, "--onnx-library", tt.library,
+				"--listen=127.0.0.1:0", "--termination-log", note)
 			if code != exitUnavailable {
 				t.Errorf("exit code %d, want %d; stderr:\n%s", code, exitUnavailable, stderr)
 			}
 			_, last, _ := strings.Cut(stderr, "infer: ")
-			contains(t, last, tt.wants...)
+			contains(t, last, tt.want)
 			got, err := os.ReadFile(note)
 			if string(got) != last || strings.Count(last, "\n") != 1 || !strings.Contains(last, "; ") {
 				t.Errorf("termination log %q, %v; want one line with a remedy, as on stderr: %q", got, err, last)
 			}
 		})
+	}
+}
+
+// The first probe is answered while the model still loads, and a stop in that
+// moment is a clean one.
+func TestAnswersBeforeTheModelIsThere(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := ln.Addr().String()
+	ln.Close()
+	cmd := program(t, nil, "--listen", addr, "--model", fromMake(t, "INFER_TEST_MODEL_GGUF"),
+		"--onnx-library", fromMake(t, "INFER_TEST_ONNXRUNTIME"))
+	began := time.Now()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	status := firstAnswer(t, "http://"+addr+"/readyz")
+	took := time.Since(began)
+	t.Logf("first answer after %v", took)
+	if status != http.StatusServiceUnavailable || took > time.Second {
+		t.Errorf("HTTP %d after %v; want 503 at once", status, took)
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("after SIGTERM: %v, want a clean stop", err)
+	}
+}
+
+// firstAnswer asks until somebody listens.
+func firstAnswer(t *testing.T, url string) int {
+	t.Helper()
+	retry := time.NewTicker(2 * time.Millisecond)
+	defer retry.Stop()
+	for {
+		resp, err := http.Get(url)
+		if err == nil {
+			resp.Body.Close()
+			return resp.StatusCode
+		}
+		select {
+		case <-retry.C:
+		case <-t.Context().Done():
+			t.Fatal(err)
+		}
 	}
 }
 
