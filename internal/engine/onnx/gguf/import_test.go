@@ -144,13 +144,14 @@ func TestCancelLeavesNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	parent := t.TempDir()
-	began := false
+	steps, began := 0, false
 	err := Import(ctx, tiny(t, gguftest.Spec{}), filepath.Join(parent, "model"), Options{Progress: func(done, total int64) {
+		steps++
 		began = began || done < total && len(names(t, parent)) == 1
 		cancel()
 	}})
-	if !errors.Is(err, context.Canceled) || !began {
-		t.Errorf("got %v (began: %t), want context.Canceled after the beginning", err, began)
+	if !errors.Is(err, context.Canceled) || !began || steps != 1 {
+		t.Errorf("got %v after %d steps (began: %t), want context.Canceled after the first", err, steps, began)
 	}
 	if got := names(t, parent); len(got) != 0 {
 		t.Errorf("left behind: %v", got)

@@ -93,10 +93,10 @@ func TestEveryTypeIsLossless(t *testing.T) {
 	var jobs []comparison
 	for _, name := range sortedKeys(tinySpecs) {
 		src := tiny(t, tinySpecs[name])
-		names = append(names, name+", all logits", name+", through the cache")
+		names = append(names, name+", all logits", name+", last logits")
 		jobs = append(jobs,
 			comparison{src, imported(t, src, Options{AllLogits: true}), tokens, 20},
-			comparison{src, imported(t, src, Options{}), tokens, 1})
+			comparison{src, imported(t, src, Options{}), tokens, 3}) // every third position
 	}
 	linear := gguftest.Model(gguftest.Spec{Type: gguftest.Q8_0})
 	linear.Set("llama.rope.scaling.type", "linear")
@@ -107,8 +107,12 @@ func TestEveryTypeIsLossless(t *testing.T) {
 	}
 	names, jobs = append(names, "linear rope"), append(jobs, comparison{src, imported(t, src, Options{AllLogits: true}), tokens, 48})
 	for i, got := range compare(t, jobs) {
-		if got.Positions != len(tokens) || !(got.MeanKL <= exactKL) {
-			t.Errorf("%s: got %+v, want a mean KL of at most %g over %d positions", names[i], got, exactKL, len(tokens))
+		want := len(tokens)
+		if strings.HasSuffix(names[i], "last logits") {
+			want /= 3
+		}
+		if got.Positions != want || !(got.MeanKL <= exactKL) {
+			t.Errorf("%s: got %+v, want a mean KL of at most %g over %d positions", names[i], got, exactKL, want)
 		}
 	}
 }
