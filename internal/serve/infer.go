@@ -113,17 +113,14 @@ func (s *Server) read(x *exchange, r *http.Request) ([]byte, *openai.Error) {
 		x.Header().Set("Connection", "close") // the rest of the body is not read
 		return nil, tooLarge
 	}
-	rc := http.NewResponseController(x)
-	// Not every writer has deadlines; the others are not slow clients either.
-	_ = rc.SetReadDeadline(time.Now().Add(readBodyTimeout))
 	var buf bytes.Buffer
 	buf.Grow(int(min(max(r.ContentLength, 0), 1<<20)) + bytes.MinRead) // a claimed length is not a promise
 	_, err := buf.ReadFrom(http.MaxBytesReader(x, r.Body, limit))
-	// While the engine works, net/http reads on to notice a client that leaves.
-	_ = rc.SetReadDeadline(time.Time{})
 	var tooBig *http.MaxBytesError
 	switch {
 	case err == nil:
+		// From here on net/http reads only to notice a client that leaves.
+		x.readDeadline(time.Time{})
 		return buf.Bytes(), nil
 	case errors.As(err, &tooBig):
 		x.Header().Set("Connection", "close")
