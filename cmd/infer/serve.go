@@ -91,7 +91,7 @@ func defaultCache(getenv func(string) string) string {
 func (c *serveCmd) onnx() onnx.Config {
 	return onnx.Config{
 		Model: c.Model, Names: c.Names, Device: c.Device, Library: c.OnnxLibrary,
-		CacheDir: c.Cache, Slots: c.Slots, ContextTokens: c.Context,
+		CacheDir: filepath.Join(c.Cache, "imported"), Slots: c.Slots, ContextTokens: c.Context,
 		KVBytes: int64(c.KVBytes), Threads: c.Threads, Spin: c.Spin, AccuracyLevel: 4,
 	}
 }
