@@ -6,7 +6,7 @@ type ModelObject struct {
 	Object      string `json:"object"` // always "model"
 	Created     int64  `json:"created"`
 	OwnedBy     string `json:"owned_by"`
-	MaxModelLen int    `json:"max_model_len,omitempty"` // vLLM's extension: prompt plus completion
+	MaxModelLen int    `json:"max_model_len,omitzero"` // vLLM's extension: prompt plus completion
 }
 
 // ModelList is the answer of GET /v1/models.

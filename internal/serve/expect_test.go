@@ -47,4 +47,3 @@ func (f *fixture) wantMetrics(t *testing.T, lines ...string) {
 		}), "\n"))
 	}
 }
-

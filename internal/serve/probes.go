@@ -14,7 +14,7 @@ type probe struct {
 	Progress   *float64     `json:"progress,omitempty"` // share of the phase, when known
 	Since      time.Time    `json:"since,omitzero"`
 	AgeSeconds float64      `json:"age_seconds"` // of the phase
-	Draining   bool         `json:"draining,omitempty"`
+	Draining   bool         `json:"draining,omitzero"`
 	Detail     string       `json:"detail,omitempty"`
 	Cause      engine.Cause `json:"cause,omitempty"`
 	Message    string       `json:"message,omitempty"`
