@@ -155,9 +155,10 @@ func (m *llama) readHeadDim() error {
 	if v, ok := m.f.meta.count("llama.attention.value_length"); ok && v != uint64(m.headDim) {
 		return fmt.Errorf("%w: keys of %d and values of %d per head; they must be equal", ErrUnsupported, m.headDim, v)
 	}
-	// GroupQueryAttention's rotary kernels take whole vectors of 8.
-	if m.headDim == 0 || m.headDim%8 != 0 {
-		return fmt.Errorf("%w: heads of %d; the attention operator takes multiples of 8", ErrUnsupported, m.headDim)
+	// GroupQueryAttention with a rotary embedding says so itself, but only when
+	// the first prompt runs: "head_size shall be a multiple of 16".
+	if m.headDim == 0 || m.headDim%16 != 0 {
+		return fmt.Errorf("%w: heads of %d; ONNX Runtime's attention takes multiples of 16", ErrUnsupported, m.headDim)
 	}
 	m.paired = m.headDim
 	return nil

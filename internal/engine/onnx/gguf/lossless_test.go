@@ -81,6 +81,7 @@ var tinySpecs = map[string]gguftest.Spec{
 	"biases f32, mixed": {Type: gguftest.F32, TypeOf: only("attn_q", gguftest.Q8_0), Bias: true},
 	"rope factors":      {Type: gguftest.Q8_0, RopeFactors: true},
 	"one layer, no gqa": {Type: gguftest.Q4_0, Layers: 1, Heads: 3, KVHeads: 3, HeadDim: 32},
+	"heads of 48":       {Type: gguftest.Q4_1, HeadDim: 48},
 }
 
 func TestEveryTypeIsLossless(t *testing.T) {

@@ -105,10 +105,10 @@ var foreign = []refusal{
 	{"yarn", set("llama.rope.scaling.type", "yarn"), ErrUnsupported, `"yarn"`},
 	{"half-rotated heads", set("llama.rope.dimension_count", uint32(8)), ErrUnsupported, "8 of 16 dimensions"},
 	{"other value size", set("llama.attention.value_length", uint32(32)), ErrUnsupported, "must be equal"},
-	{"heads of 12", func(f *gguftest.File) {
-		f.Set("llama.attention.key_length", uint32(12))
-		f.Set("llama.attention.value_length", uint32(12))
-	}, ErrUnsupported, "multiples of 8"},
+	{"heads of 24", func(f *gguftest.File) {
+		f.Set("llama.attention.key_length", uint32(24))
+		f.Set("llama.attention.value_length", uint32(24))
+	}, ErrUnsupported, "multiples of 16"},
 	{"endless context", set("llama.context_length", uint32(1<<30)), ErrUnsupported, "the limit is"},
 	{"a tensor of its own", func(f *gguftest.File) {
 		f.Tensors = append(f.Tensors, gguftest.Tensor{Name: "blk.0.attn_q_norm.weight", Dims: []uint64{16}, Data: make([]byte, 64)})
