@@ -137,7 +137,7 @@ func (e *Engine) load(lib *ort.Library, dir string) (*model, *live, error) {
 		return nil, nil, err
 	}
 	l.model = engine.Model{ID: e.names()[0], ContextTokens: m.context, Created: modified(dir)}
-	l.sched = newScheduler(m, m.slots, m.context, e.log)
+	l.sched = newScheduler(m, m.slots, m.context, l.tok.VocabSize(), e.log)
 	return m, l, nil
 }
 

@@ -1,12 +1,14 @@
 package onnx
 
 import (
+	"cmp"
 	"encoding/json/jsontext"
 	"encoding/json/v2"
 	"fmt"
 	"maps"
 	"math"
 	"slices"
+	"strconv"
 
 	"infer/internal/openai"
 )
@@ -63,15 +65,6 @@ var inert = []string{"model", "user", "metadata", "store", "service_tier", "safe
 
 // harmless are values of fields not implemented here that ask for nothing.
 var harmless = map[string][]string{
-	"presence_penalty":      {"0", "0.0"},
-	"frequency_penalty":     {"0", "0.0"},
-	"repetition_penalty":    {"1", "1.0"},
-	"min_p":                 {"0", "0.0"},
-	"logit_bias":            {"{}"},
-	"logprobs":              {"false"},
-	"top_logprobs":          {"0"},
-	"best_of":               {"1"},
-	"echo":                  {"false"},
 	"suffix":                {`""`},
 	"tools":                 {"[]"},
 	"functions":             {"[]"},
@@ -79,9 +72,10 @@ var harmless = map[string][]string{
 	"function_call":         {`"none"`, `"auto"`},
 	"response_format":       {`{"type":"text"}`},
 	"modalities":            {`["text"]`},
-	"min_tokens":            {"0"},
-	"ignore_eos":            {"false"},
 	"add_generation_prompt": {"true"},
+	"use_beam_search":       {"false"},
+	"length_penalty":        {"1", "1.0"},
+	"skip_special_tokens":   {"true"},
 }
 
 // rest refuses what nobody took and what asks for something.
@@ -133,43 +127,183 @@ type options struct {
 	sampling
 	seeded       bool
 	n            int
-	maxTokens    int    // 0: not given
+	bestOf       int    // sequences run, of which the n best are returned; at least n
+	maxTokens    int    // 0: not given, or none with echo
 	maxField     string // the field that gave maxTokens
 	stops        []string
+	includeStop  bool
+	ignoreEOS    bool
+	echo         bool // return the prompt before the completion
 	stream       bool
 	includeUsage bool
 }
 
 // options takes the fields that both routes share.
-func (f fields) options(c *genaiConfig) (o options, e *openai.Error) {
+func (f fields) options(c *genaiConfig) (o options, fault *openai.Error) {
 	defTemperature, defTopP, defTopK := c.samplingDefaults()
-	try := func(err *openai.Error) bool {
-		if e == nil {
-			e = err
+	for _, n := range []struct {
+		to             *float64
+		name           string
+		def, low, high float64
+	}{
+		{&o.temperature, "temperature", defTemperature, 0, 2},
+		{&o.topP, "top_p", defTopP, 0, 1},
+		{&o.minP, "min_p", 0, 0, 1},
+		{&o.presence, "presence_penalty", 0, -2, 2},
+		{&o.frequency, "frequency_penalty", 0, -2, 2},
+		{&o.repetition, "repetition_penalty", 1, 0, 2},
+	} {
+		if *n.to, fault = f.number(n.name, n.def, n.low, n.high); fault != nil {
+			return o, fault
 		}
-		return e == nil
 	}
-	var err *openai.Error
-	o.temperature, err = f.number("temperature", defTemperature, 0, 2)
-	try(err)
-	o.topP, err = f.number("top_p", defTopP, 0, 1)
-	if try(err) && o.topP == 0 {
-		try(openai.Invalid("top_p", openai.CodeInvalidValue, "top_p must be over 0; use temperature 0 for greedy decoding"))
+	for _, n := range []struct {
+		to             *int
+		name           string
+		def, low, high int
+	}{
+		{&o.topK, "top_k", defTopK, -1, math.MaxInt32},
+		{&o.n, "n", 1, 1, maxChoices},
+		{&o.minTokens, "min_tokens", 0, 0, math.MaxInt32},
+	} {
+		if *n.to, fault = f.integer(n.name, n.def, n.low, n.high); fault != nil {
+			return o, fault
+		}
 	}
-	o.topK, err = f.integer("top_k", defTopK, -1, math.MaxInt32)
-	try(err)
-	o.topK = max(o.topK, 0)
+	for _, b := range []struct {
+		to   *bool
+		name string
+	}{{&o.includeStop, "include_stop_str_in_output"}, {&o.ignoreEOS, "ignore_eos"}} {
+		if *b.to, fault = take(f, b.name, false, "true or false"); fault != nil {
+			return o, fault
+		}
+	}
+	o.topK, o.bestOf, o.logprobs = max(o.topK, 0), o.n, -1
+	fault = cmp.Or(o.check(), f.seed(&o), f.ends(&o, c), f.bias(&o, c), f.streaming(&o), f.limits(&o))
+	return o, fault
+}
+
+// wantsToken refuses a chat that asks for no token.
+func (o *options) wantsToken() *openai.Error {
+	if o.maxField != "" && o.maxTokens == 0 {
+		return openai.Invalid(o.maxField, openai.CodeInvalidValue, "%s must be at least 1", o.maxField)
+	}
+	return nil
+}
+
+// check refuses values that contradict themselves.
+func (o *options) check() *openai.Error {
+	switch {
+	case o.topP == 0:
+		return openai.Invalid("top_p", openai.CodeInvalidValue, "top_p must be over 0; use temperature 0 for greedy decoding")
+	case o.repetition == 0:
+		return openai.Invalid("repetition_penalty", openai.CodeInvalidValue, "repetition_penalty must be over 0; 1 means none")
+	}
+	return nil
+}
+
+func (f fields) seed(o *options) *openai.Error {
 	_, o.seeded = f["seed"]
-	seed, err := take(f, "seed", int64(0), "an integer")
-	try(err)
+	seed, fault := take(f, "seed", int64(0), "an integer")
 	o.seed = uint64(seed)
-	o.n, err = f.integer("n", 1, 1, maxChoices)
-	try(err)
-	o.stops, err = f.stops()
-	try(err)
-	try(f.streaming(&o))
-	try(f.limits(&o))
-	return o, e
+	return fault
+}
+
+// ends takes what ends a sequence beside the model's own tokens.
+func (f fields) ends(o *options, c *genaiConfig) (fault *openai.Error) {
+	if o.stops, fault = f.stops(); fault != nil {
+		return fault
+	}
+	ids, fault := take[[]int32](f, "stop_token_ids", nil, "a list of token ids")
+	switch {
+	case fault != nil:
+		return fault
+	case len(ids) > maxStops:
+		return openai.Invalid("stop_token_ids", openai.CodeInvalidValue, "stop_token_ids has %d ids, at most %d are allowed", len(ids), maxStops)
+	}
+	if fault := c.knownTokens("stop_token_ids", ids); fault != nil {
+		return fault
+	}
+	o.sampling.ends = ids
+	if !o.ignoreEOS {
+		o.sampling.ends = append(ids, c.Model.EOS...)
+	}
+	return nil
+}
+
+// maxBiases is how many tokens one request may bias; OpenAI allows as many.
+const maxBiases = 1024
+
+// bias takes logit_bias: token ids as strings, values from -100 to 100.
+func (f fields) bias(o *options, c *genaiConfig) *openai.Error {
+	m, fault := take(f, "logit_bias", map[string]float32{}, "an object of token ids and numbers")
+	if fault != nil {
+		return fault
+	}
+	if len(m) > maxBiases {
+		return openai.Invalid("logit_bias", openai.CodeInvalidValue, "logit_bias has %d tokens, at most %d are allowed", len(m), maxBiases)
+	}
+	o.sampling.bias = map[int32]float32{}
+	for key, v := range m {
+		id, err := strconv.ParseInt(key, 10, 32)
+		if err != nil {
+			return openai.Invalid("logit_bias", openai.CodeInvalidValue, "logit_bias holds %q, which is no token id", key)
+		}
+		if fault := c.knownTokens("logit_bias", []int32{int32(id)}); fault != nil {
+			return fault
+		}
+		if v < -100 || v > 100 {
+			return openai.Invalid("logit_bias", openai.CodeInvalidValue, "logit_bias of token %d must be from -100 to 100, got %v", id, v)
+		}
+		o.sampling.bias[int32(id)] = v
+	}
+	return nil
+}
+
+// maxLogprobs is how many alternatives may be asked for.
+const maxLogprobs = 20
+
+// chatLogprobs takes logprobs and top_logprobs as the chat route has them.
+func (f fields) chatLogprobs(o *options) *openai.Error {
+	want, fault := take(f, "logprobs", false, "true or false")
+	if fault != nil {
+		return fault
+	}
+	_, given := f["top_logprobs"]
+	n, fault := f.integer("top_logprobs", 0, 0, maxLogprobs)
+	switch {
+	case fault != nil:
+		return fault
+	case want:
+		o.logprobs = n
+	case given && n > 0:
+		return openai.Invalid("top_logprobs", openai.CodeInvalidValue, "top_logprobs needs logprobs to be true")
+	}
+	return nil
+}
+
+// completionExtras takes what only the completions route has.
+func (f fields) completionExtras(o *options) (fault *openai.Error) {
+	if _, ok := f["logprobs"]; ok {
+		if o.logprobs, fault = f.integer("logprobs", 0, 0, maxLogprobs); fault != nil {
+			return fault
+		}
+	}
+	if o.bestOf, fault = f.integer("best_of", o.n, 1, maxChoices); fault != nil {
+		return fault
+	}
+	if o.echo, fault = take(f, "echo", false, "true or false"); fault != nil {
+		return fault
+	}
+	switch {
+	case o.bestOf < o.n:
+		return openai.Invalid("best_of", openai.CodeInvalidValue, "best_of must be at least n = %d, got %d", o.n, o.bestOf)
+	case o.bestOf > o.n && o.stream:
+		return openai.Invalid("best_of", openai.CodeInvalidValue, "best_of over n cannot be streamed; set stream to false")
+	case o.maxTokens == 0 && o.maxField != "" && !o.echo:
+		return openai.Invalid(o.maxField, openai.CodeInvalidValue, "%s must be at least 1, or echo true", o.maxField)
+	}
+	return nil
 }
 
 func (f fields) streaming(o *options) (e *openai.Error) {
@@ -197,14 +331,17 @@ func (f fields) limits(o *options) *openai.Error {
 		if _, ok := f[name]; !ok {
 			continue
 		}
-		v, e := f.integer(name, 0, 1, math.MaxInt32)
+		v, e := f.integer(name, 0, 0, math.MaxInt32)
 		if e != nil {
 			return e
 		}
-		if o.maxTokens > 0 && o.maxTokens != v {
+		if o.maxField != "" && o.maxTokens != v {
 			return openai.Invalid(name, openai.CodeInvalidValue, "max_tokens and max_completion_tokens differ; give one")
 		}
 		o.maxTokens, o.maxField = v, name
+	}
+	if o.maxField != "" && o.minTokens > o.maxTokens {
+		return openai.Invalid("min_tokens", openai.CodeInvalidValue, "min_tokens is %d, over %s = %d", o.minTokens, o.maxField, o.maxTokens)
 	}
 	return nil
 }

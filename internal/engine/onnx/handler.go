@@ -1,6 +1,7 @@
 package onnx
 
 import (
+	"cmp"
 	"encoding/json/jsontext"
 	"encoding/json/v2"
 	"io"
@@ -56,7 +57,7 @@ func (l *live) chatJob(f fields, model string) (*job, *openai.Error) {
 	if fault != nil {
 		return nil, fault
 	}
-	if fault := f.rest(); fault != nil {
+	if fault := cmp.Or(f.chatLogprobs(&o), o.wantsToken(), f.rest()); fault != nil {
 		return nil, fault
 	}
 	ids, err := l.chat.tokens(l.tok, messages)
@@ -92,10 +93,10 @@ func (l *live) completionJob(f fields, model string) (*job, *openai.Error) {
 	if fault != nil {
 		return nil, fault
 	}
-	if fault := f.rest(); fault != nil {
+	if fault := cmp.Or(f.completionExtras(&o), f.rest()); fault != nil {
 		return nil, fault
 	}
-	if o.maxTokens == 0 {
+	if o.maxField == "" {
 		longest := 0
 		for _, p := range prompts {
 			longest = max(longest, len(p))
@@ -134,17 +135,18 @@ func (l *live) prompts(f fields) ([][]int32, *openai.Error) {
 		return nil, openai.Invalid("prompt", openai.CodeInvalidValue, "prompt is an empty list; give at least one prompt")
 	}
 	for _, p := range lists {
-		if fault := l.knownTokens("prompt", p); fault != nil {
+		if fault := l.config.knownTokens("prompt", p); fault != nil {
 			return nil, fault
 		}
 	}
 	return lists, nil
 }
 
-func (l *live) knownTokens(param string, ids []int32) *openai.Error {
+// knownTokens refuses ids that the model does not have.
+func (c *genaiConfig) knownTokens(param string, ids []int32) *openai.Error {
 	for _, id := range ids {
-		if id < 0 || int(id) >= l.config.Model.VocabSize {
-			return openai.Invalid(param, openai.CodeInvalidValue, "%s holds token id %d; this model has ids 0 to %d", param, id, l.config.Model.VocabSize-1)
+		if id < 0 || int(id) >= c.Model.VocabSize {
+			return openai.Invalid(param, openai.CodeInvalidValue, "%s holds token id %d; this model has ids 0 to %d", param, id, c.Model.VocabSize-1)
 		}
 	}
 	return nil
@@ -227,7 +229,7 @@ func (e *Engine) detokenize(w http.ResponseWriter, r *http.Request) {
 	}
 	ids, fault := take[[]int32](f, "tokens", nil, "a list of token ids")
 	if fault == nil {
-		fault = l.knownTokens("tokens", ids)
+		fault = l.config.knownTokens("tokens", ids)
 	}
 	if fault == nil {
 		fault = f.rest()

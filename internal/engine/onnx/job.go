@@ -21,7 +21,9 @@ type job struct {
 	chat    bool
 	model   string // as the client named it
 	prompts [][]int32
-	echo    response // id, created, model of every body
+	echoed  response // id, created, model of every body
+	// hideLogprobs is set when they serve best_of alone.
+	hideLogprobs bool
 }
 
 // newJob checks the prompts against the context.
@@ -30,8 +32,8 @@ func (l *live) newJob(o options, chat bool, model string, prompts [][]int32) (*j
 	if chat {
 		field, prefix, object = "messages", "chatcmpl-", "chat.completion"
 	}
-	if len(prompts)*o.n > maxChoices {
-		return nil, openai.Invalid("n", openai.CodeInvalidValue, "%d prompts × n = %d is over %d choices; send fewer", len(prompts), o.n, maxChoices)
+	if len(prompts)*o.bestOf > maxChoices {
+		return nil, openai.Invalid("n", openai.CodeInvalidValue, "%d prompts × %d choices is over %d; send fewer", len(prompts), o.bestOf, maxChoices)
 	}
 	for _, p := range prompts {
 		if e := l.fits(&o, field, len(p)); e != nil {
@@ -41,8 +43,12 @@ func (l *live) newJob(o options, chat bool, model string, prompts [][]int32) (*j
 	if !o.seeded {
 		o.seed = mathrand.Uint64()
 	}
-	j := &job{options: o, live: l, chat: chat, model: model, prompts: prompts}
-	j.echo = response{ID: prefix + rand.Text(), Object: object, Created: time.Now().Unix(), Model: model}
+	hide := o.bestOf > o.n && o.logprobs < 0
+	if hide {
+		o.logprobs = 0
+	}
+	j := &job{hideLogprobs: hide, options: o, live: l, chat: chat, model: model, prompts: prompts}
+	j.echoed = response{ID: prefix + rand.Text(), Object: object, Created: time.Now().Unix(), Model: model}
 	return j, nil
 }
 
@@ -63,19 +69,23 @@ func (l *live) fits(o *options, field string, prompt int) *openai.Error {
 	return nil
 }
 
+// sequences is how many run: of each prompt, the best of which are returned.
+func (j *job) sequences() int { return len(j.prompts) * j.bestOf }
+
 // submit hands the job's sequences to the scheduler. They end with ctx.
 func (j *job) submit(ctx context.Context) *outbox {
 	out := newOutbox()
-	for i := range len(j.prompts) * j.n {
-		prompt := j.prompts[i/j.n]
+	for i := range j.sequences() {
+		prompt := j.prompts[i/j.bestOf]
 		limit := j.maxTokens
-		if limit == 0 {
+		if j.maxField == "" {
 			limit = j.live.model.ContextTokens - len(prompt)
 		}
 		j.live.sched.submit(&sequence{
-			ctx: ctx, prompt: prompt, maxTokens: limit, eos: j.live.config.Model.EOS,
-			sampler: newSampler(j.sampling, uint64(i)), decoder: j.live.tok.NewDecoder(true),
-			stop: stopText{stops: j.stops}, index: i, out: out,
+			ctx: ctx, prompt: prompt, maxTokens: limit, ends: j.sampling.ends,
+			sampler: newSampler(j.sampling, uint64(i), prompt), decoder: j.live.tok.NewDecoder(true),
+			stop:        stopText{stops: j.stops, include: j.includeStop},
+			promptProbs: j.echo && j.logprobs >= 0, index: i, out: out,
 		})
 	}
 	return out
@@ -95,7 +105,7 @@ func (j *job) run(parent context.Context, each func(piece) error) (usage, error)
 	meter.Prompt(u.PromptTokens, 0)
 	out := j.submit(ctx)
 	var spare []piece
-	for left := len(j.prompts) * j.n; left > 0; {
+	for left := j.sequences(); left > 0; {
 		var err error
 		select {
 		case <-out.ready:
@@ -135,104 +145,4 @@ func wireError(err error) *openai.Error {
 	}
 	return &openai.Error{Status: http.StatusBadGateway, Type: openai.TypeServer, Code: openai.CodeBrokeOff,
 		Message: fmt.Sprintf("%v; send the request again, and see the server's log when it repeats", err)}
-}
-
-// serve answers w, streaming or not.
-func (j *job) serve(w http.ResponseWriter, r *http.Request) {
-	if j.stream {
-		j.serveStream(w, r.Context())
-		return
-	}
-	texts := make([][]byte, len(j.prompts)*j.n)
-	finish := make([]string, len(texts))
-	u, err := j.run(r.Context(), func(p piece) error {
-		texts[p.index] = append(texts[p.index], p.text...)
-		finish[p.index] = p.finish
-		return nil
-	})
-	if r.Context().Err() != nil {
-		return // the server answers for a deadline or a drain
-	}
-	if err != nil {
-		openai.WriteError(w, wireError(err))
-		return
-	}
-	body := j.echo
-	body.Usage = &u
-	for i := range texts {
-		body.Choices = append(body.Choices, j.choice(i, string(texts[i]), finish[i]))
-	}
-	writeJSON(w, body)
-}
-
-func (j *job) choice(i int, text, finish string) choice {
-	if j.chat {
-		return choice{Index: i, Message: &chatMessage{Role: "assistant", Content: text}, FinishReason: &finish}
-	}
-	return choice{Index: i, Text: &text, FinishReason: &finish}
-}
-
-// serveStream answers with events. The first leaves with the first token, so
-// that an earlier failure is still a real status.
-func (j *job) serveStream(w http.ResponseWriter, ctx context.Context) {
-	s := openai.NewStream(w)
-	body := j.echo
-	if j.chat {
-		body.Object = "chat.completion.chunk"
-	}
-	if j.includeUsage {
-		body.Usage = (*usage)(nil) // null in all events but the last, as the wire has it
-	}
-	begun := make([]bool, len(j.prompts)*j.n)
-	u, err := j.run(ctx, func(p piece) error {
-		for _, c := range j.deltas(p, !begun[p.index]) {
-			body.Choices = []choice{c}
-			if err := s.Send(body); err != nil {
-				return err
-			}
-		}
-		begun[p.index] = true
-		return nil
-	})
-	if ctx.Err() != nil {
-		return // the server ends the stream for a deadline or a drain
-	}
-	if err == nil && j.includeUsage {
-		body.Choices, body.Usage = []choice{}, &u
-		err = s.Send(body)
-	}
-	if err != nil {
-		_ = s.Fail(wireError(err)) // when the client cannot be written to, nobody is left to tell
-		return
-	}
-	_ = s.Done()
-}
-
-// deltas are the events of one piece: role first, text, finish reason last.
-func (j *job) deltas(p piece, first bool) []choice {
-	var list []choice
-	if !j.chat {
-		if p.text != "" || p.finish != "" {
-			list = append(list, choice{Index: p.index, Text: &p.text, FinishReason: optional(p.finish)})
-		}
-		return list
-	}
-	if first {
-		empty := ""
-		list = append(list, choice{Index: p.index, Delta: &delta{Role: "assistant", Content: &empty}})
-	}
-	if p.text != "" {
-		list = append(list, choice{Index: p.index, Delta: &delta{Content: &p.text}})
-	}
-	if p.finish != "" {
-		list = append(list, choice{Index: p.index, Delta: &delta{}, FinishReason: &p.finish})
-	}
-	return list
-}
-
-func optional(s string) *string {
-	if s == "" {
-		return nil
-	}
-	return &s
 }

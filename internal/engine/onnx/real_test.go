@@ -110,7 +110,9 @@ type answer struct {
 			Role    string `json:"role"`
 			Content string `json:"content"`
 		} `json:"delta"`
-		FinishReason *string `json:"finish_reason"`
+		FinishReason *string   `json:"finish_reason"`
+		StopReason   any       `json:"stop_reason"`
+		Logprobs     *logprobs `json:"logprobs"`
 	} `json:"choices"`
 	Usage *struct {
 		Prompt     int `json:"prompt_tokens"`
@@ -126,6 +128,22 @@ type answer struct {
 	Count  int     `json:"count"`
 	Tokens []int32 `json:"tokens"`
 	Prompt string  `json:"prompt"`
+}
+
+// logprobs is both forms of log-probabilities.
+type logprobs struct {
+	Content []struct {
+		Token   string  `json:"token"`
+		Logprob float64 `json:"logprob"`
+		Bytes   []int   `json:"bytes"`
+		Top     []struct {
+			Logprob float64 `json:"logprob"`
+		} `json:"top_logprobs"`
+	} `json:"content"`
+	TextOffset    []int                `json:"text_offset"`
+	Tokens        []string             `json:"tokens"`
+	TokenLogprobs []*float64           `json:"token_logprobs"`
+	TopLogprobs   []map[string]float64 `json:"top_logprobs"`
 }
 
 // post sends a JSON body and decodes the answer.

@@ -7,51 +7,197 @@ import (
 	"slices"
 )
 
-// sampling is how one sequence chooses its next token.
+// sampling is how one sequence chooses its next token. The order is vLLM's:
+// bias and penalties change the logits, then temperature, min-p, top-k and
+// top-p decide among them.
 type sampling struct {
 	temperature float64 // 0 is greedy
 	topP        float64 // 0 < topP ≤ 1
 	topK        int     // 0 means all
+	minP        float64 // share of the best token's probability below which none is drawn
 	seed        uint64
+
+	presence   float64           // taken from the logit of every token that was produced
+	frequency  float64           // the same, times how often
+	repetition float64           // divides positive logits of tokens seen, in the prompt too; 0 and 1 mean none
+	bias       map[int32]float32 // added to logits
+
+	minTokens int     // ends are not drawn before
+	ends      []int32 // tokens that end the sequence
+
+	logprobs int // alternatives to report beside the drawn token; -1 reports nothing
+}
+
+// penalises says whether earlier tokens matter.
+func (s sampling) penalises() bool {
+	return s.presence != 0 || s.frequency != 0 || s.repetition != 0 && s.repetition != 1
+}
+
+// drawn is one chosen token.
+type drawn struct {
+	id   int32
+	prob *tokenProb // nil unless logprobs were asked for
+}
+
+// tokenProb is a token with its log-probability under the model's own logits,
+// before bias, penalties and temperature, and the most likely alternatives.
+type tokenProb struct {
+	id      int32
+	logprob float64
+	top     []tokenProb // best first
 }
 
 // sampler draws tokens from logits. It is owned by one sequence and used by
-// one goroutine.
+// one goroutine at a time.
 type sampler struct {
 	sampling
-	rnd  *rand.Rand
-	cand []candidate // scratch, kept between tokens
+	rnd      *rand.Rand
+	produced int
+	counts   map[int32]int32 // how often each token was produced
+	prompt   map[int32]bool  // tokens of the prompt; filled when repetition needs it
+	scratch  *scratch
+}
+
+// scratch is memory for one row of logits. Samplers that are not used at the
+// same time may share it.
+type scratch struct {
+	probs []float32 // unnormalised, best = 1
+	cand  []candidate
+	raw   []float32 // logits before bias and penalties, when both are needed
 }
 
 type candidate struct {
 	id int32
-	p  float64 // first the logit, then the unnormalised probability
+	p  float32
 }
 
 // newSampler returns a sampler whose draws depend on the seed and on stream
 // alone, so that the choices of one request differ from each other.
-func newSampler(s sampling, stream uint64) *sampler {
-	return &sampler{sampling: s, rnd: rand.New(rand.NewPCG(s.seed, stream))}
+func newSampler(s sampling, stream uint64, prompt []int32) *sampler {
+	p := &sampler{sampling: s, rnd: rand.New(rand.NewPCG(s.seed, stream))}
+	if s.penalises() {
+		p.counts, p.prompt = map[int32]int32{}, map[int32]bool{}
+		if s.repetition != 0 && s.repetition != 1 {
+			for _, id := range prompt {
+				p.prompt[id] = true
+			}
+		}
+	}
+	return p
 }
 
-// pick returns the next token. NaN logits are never picked; when no logit is a
-// number it returns false.
-func (s *sampler) pick(logits []float32) (int32, bool) {
+// pick draws the next token and changes logits in place. NaN logits are never
+// drawn; when no logit is a number it returns false.
+func (s *sampler) pick(logits []float32, sc *scratch) (drawn, bool) {
+	s.scratch = sc
+	raw := logits
+	if s.logprobs >= 0 && s.changes() {
+		sc.raw = append(sc.raw[:0], logits...)
+		raw = sc.raw
+	}
+	s.change(logits)
+	id, ok := s.draw(logits)
+	if !ok {
+		return drawn{}, false
+	}
+	s.produced++
+	if s.counts != nil {
+		s.counts[id]++
+	}
+	d := drawn{id: id}
+	if s.logprobs >= 0 {
+		d.prob = probability(raw, id, s.logprobs)
+	}
+	return d, true
+}
+
+func (s *sampler) changes() bool {
+	return s.counts != nil || len(s.bias) > 0 || s.produced < s.minTokens
+}
+
+// change applies bias, penalties and the minimum length.
+func (s *sampler) change(logits []float32) {
+	at := func(id int32) *float32 {
+		if id < 0 || int(id) >= len(logits) {
+			return new(float32) // a token the output layer does not have
+		}
+		return &logits[id]
+	}
+	for id, b := range s.bias {
+		*at(id) += b
+	}
+	for id := range s.prompt {
+		if s.counts[id] == 0 {
+			repeat(at(id), s.repetition)
+		}
+	}
+	for id, n := range s.counts {
+		p := at(id)
+		repeat(p, s.repetition)
+		*p -= float32(s.frequency*float64(n) + s.presence)
+	}
+	if s.produced < s.minTokens {
+		for _, id := range s.ends {
+			*at(id) = float32(math.Inf(-1))
+		}
+	}
+}
+
+// repeat applies a repetition penalty as its paper does: towards the unlikely
+// on both sides of zero (https://arxiv.org/abs/1909.05858).
+func repeat(logit *float32, penalty float64) {
+	switch {
+	case penalty == 0:
+	case *logit > 0:
+		*logit /= float32(penalty)
+	default:
+		*logit *= float32(penalty)
+	}
+}
+
+// draw chooses by temperature, min-p, top-k and top-p.
+func (s *sampler) draw(logits []float32) (int32, bool) {
 	best := argmax(logits)
 	if best < 0 {
 		return 0, false
 	}
-	if s.temperature == 0 || s.topK == 1 || math.IsInf(float64(logits[best]), 1) {
+	if s.temperature == 0 || s.topK == 1 || math.IsInf(float64(logits[best]), 0) {
 		return best, true
 	}
-	cand, total := s.candidates(logits, float64(logits[best]))
+	total := s.scratch.exponentials(logits, logits[best], s.temperature)
+	if s.topK == 0 && s.topP >= 1 && s.minP == 0 {
+		return walk(s.scratch.probs, s.rnd.Float64()*total), true
+	}
+	return s.narrow(total), true
+}
+
+// narrow draws from the candidates that min-p, top-k and top-p leave.
+func (s *sampler) narrow(total float64) int32 {
+	probs := s.scratch.probs
+	// Tokens below floor weigh less than 1 - topP all together, so none of them
+	// is in the nucleus. The best token has probability 1 here.
+	floor := s.minP
+	if s.topP < 1 && s.topK == 0 {
+		floor = max(floor, (1-s.topP)*total/float64(len(probs)))
+	}
+	cand := s.scratch.cand[:0]
+	for i, p := range probs {
+		if p > 0 && float64(p) >= floor {
+			cand = append(cand, candidate{int32(i), p})
+		}
+	}
+	s.scratch.cand = cand
 	if s.topK > 0 && s.topK < len(cand) {
-		cand, total = keepTopK(cand, s.topK)
+		cand = largest(cand, s.topK)
 	}
+	if s.topK > 0 || s.minP > 0 {
+		total = weight(cand) // top-p counts among what is left
+	}
+	mass := total
 	if s.topP < 1 {
-		cand, total = keepTopP(cand, s.topP*total)
+		cand, mass = keepTopP(cand, s.topP*total)
 	}
-	return draw(cand, s.rnd.Float64()*total), true
+	return walkCandidates(cand, s.rnd.Float64()*mass)
 }
 
 // argmax returns the index of the largest number, the first among equals, or
@@ -66,36 +212,80 @@ func argmax(logits []float32) int32 {
 	return at
 }
 
-// negligible is the log-probability ratio to the best token below which a
-// token is left out: all 2²⁰ of them together would weigh less than 10⁻¹¹.
-const negligible = -40
+// exponentials fills probs with exp((logit-best)/temperature) and returns
+// their sum. NaN becomes 0.
+func (sc *scratch) exponentials(logits []float32, best float32, temperature float64) float64 {
+	if cap(sc.probs) < len(logits) {
+		sc.probs = make([]float32, len(logits))
+	}
+	sc.probs = sc.probs[:len(logits)]
+	inv, total := float32(1/temperature), 0.0
+	for from := 0; from < len(logits); from += 1024 {
+		part := logits[from:min(from+1024, len(logits))]
+		out := sc.probs[from : from+len(part)]
+		sum := float32(0) // short sums of positive numbers keep fp32's precision
+		for i, v := range part {
+			p := exp32((v - best) * inv)
+			out[i] = p
+			sum += p
+		}
+		total += float64(sum)
+	}
+	return total
+}
 
-// candidates turns logits into unnormalised probabilities, best = 1.
-func (s *sampler) candidates(logits []float32, best float64) ([]candidate, float64) {
-	s.cand = s.cand[:0]
-	inv, total := 1/s.temperature, 0.0
-	floor := float32(best + negligible*s.temperature)
-	for i, v := range logits {
-		if v >= floor { // false for NaN
-			p := math.Exp((float64(v) - best) * inv)
-			s.cand = append(s.cand, candidate{int32(i), p})
-			total += p
+// exp32 is e to the x for x ≤ 0, within 3 units of the last place; 0 below
+// -87 and for NaN. Degree and coefficients are those of Cephes' expf.
+func exp32(x float32) float32 {
+	if math.IsNaN(float64(x)) || x < -87 {
+		return 0
+	}
+	n := float32(int32(x*1.44269504088896341 - 0.5))
+	r := x - n*0.693359375
+	r += n * 2.12194440e-4
+	p := float32(1.9875691500e-4)
+	p = p*r + 1.3981999507e-3
+	p = p*r + 8.3334519073e-3
+	p = p*r + 4.1665795894e-2
+	p = p*r + 1.6666665459e-1
+	p = p*r + 5.0000001201e-1
+	p = p*r*r + r + 1
+	return p * math.Float32frombits(uint32(int32(n)+127)<<23)
+}
+
+// walk returns the index at weight u of the cumulative distribution.
+func walk(probs []float32, u float64) int32 {
+	last := int32(0)
+	for i, p := range probs {
+		if p > 0 {
+			last = int32(i)
+			if u -= float64(p); u < 0 {
+				return last
+			}
 		}
 	}
-	return s.cand, total
+	return last
+}
+
+func walkCandidates(cand []candidate, u float64) int32 {
+	for _, c := range cand {
+		if u -= float64(c.p); u < 0 {
+			return c.id
+		}
+	}
+	return cand[len(cand)-1].id
 }
 
 func byProbability(a, b candidate) int {
 	return cmp.Or(cmp.Compare(b.p, a.p), cmp.Compare(a.id, b.id))
 }
 
-func keepTopK(cand []candidate, k int) ([]candidate, float64) {
-	cand = largest(cand, k)
+func weight(cand []candidate) float64 {
 	total := 0.0
 	for _, c := range cand {
-		total += c.p
+		total += float64(c.p)
 	}
-	return cand, total
+	return total
 }
 
 // insertBelow is the k up to which keeping a short sorted list beats sorting.
@@ -129,7 +319,7 @@ func keepTopP(cand []candidate, mass float64) ([]candidate, float64) {
 	for _, k := range []int{min(64, len(cand)), len(cand)} {
 		sum := 0.0
 		for i, c := range largest(cand, k) {
-			if sum += c.p; sum >= mass {
+			if sum += float64(c.p); sum >= mass {
 				return cand[:i+1], sum
 			}
 		}
@@ -140,12 +330,30 @@ func keepTopP(cand []candidate, mass float64) ([]candidate, float64) {
 	return cand, mass
 }
 
-// draw returns the candidate at weight u of the cumulative distribution.
-func draw(cand []candidate, u float64) int32 {
-	for _, c := range cand {
-		if u -= c.p; u < 0 {
-			return c.id
+// probability is the log-softmax of raw at id, with the n most likely tokens.
+func probability(raw []float32, id int32, n int) *tokenProb {
+	best := raw[max(argmax(raw), 0)]
+	sum := 0.0
+	for _, v := range raw {
+		if !math.IsNaN(float64(v)) {
+			sum += math.Exp(float64(v) - float64(best))
 		}
 	}
-	return cand[len(cand)-1].id
+	norm := float64(best) + math.Log(sum)
+	p := &tokenProb{id: id, logprob: float64(raw[id]) - norm}
+	if n = min(n, len(raw)); n > 0 {
+		cand := make([]candidate, 0, n+1)
+		for i, v := range raw {
+			if math.IsNaN(float64(v)) || len(cand) == n && v <= cand[n-1].p {
+				continue
+			}
+			c := candidate{int32(i), v}
+			at, _ := slices.BinarySearchFunc(cand, c, byProbability)
+			cand = slices.Insert(cand, at, c)[:min(len(cand)+1, n)]
+		}
+		for _, c := range cand {
+			p.top = append(p.top, tokenProb{id: c.id, logprob: float64(c.p) - norm})
+		}
+	}
+	return p
 }

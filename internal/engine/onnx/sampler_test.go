@@ -8,8 +8,13 @@ import (
 	"pgregory.net/rapid"
 )
 
+// pickOne draws one token, from a copy of logits.
+func pickOne(s *sampler, logits []float32) (drawn, bool) {
+	return s.pick(slices.Clone(logits), &scratch{})
+}
+
 func TestPickGreedyTakesTheFirstOfEquals(t *testing.T) {
-	nan := float32(math.NaN())
+	nan, inf := float32(math.NaN()), float32(math.Inf(1))
 	for _, tc := range []struct {
 		logits []float32
 		want   int32
@@ -18,18 +23,20 @@ func TestPickGreedyTakesTheFirstOfEquals(t *testing.T) {
 		{[]float32{1, 3, 3, 2}, 1, true},
 		{[]float32{nan, -5, nan, -4}, 3, true},
 		{[]float32{nan, nan}, 0, false},
-		{[]float32{float32(math.Inf(-1)), float32(math.Inf(-1))}, 0, true},
-		{[]float32{0, float32(math.Inf(1))}, 1, true},
+		{[]float32{-inf, -inf}, 0, true},
+		{[]float32{0, inf}, 1, true},
 	} {
-		for _, temperature := range []float64{0, 1} {
-			s := newSampler(sampling{temperature: temperature, topP: 1}, 0)
-			if tc.logits[0] == float32(math.Inf(-1)) && temperature > 0 || temperature > 0 && tc.want == 1 && tc.logits[1] == 3 || temperature > 0 && tc.ok && tc.want == 3 {
-				continue // several tokens are likely: the distribution test covers it
-			}
-			if got, ok := s.pick(tc.logits); got != tc.want || ok != tc.ok {
-				t.Errorf("pick(%v) at %v = %d, %v, want %d, %v", tc.logits, temperature, got, ok, tc.want, tc.ok)
-			}
+		s := newSampler(sampling{topP: 1, logprobs: -1}, 0, nil)
+		if got, ok := pickOne(s, tc.logits); got.id != tc.want || ok != tc.ok {
+			t.Errorf("pick(%v) = %d, %v, want %d, %v", tc.logits, got.id, ok, tc.want, tc.ok)
 		}
+	}
+	hot := newSampler(sampling{temperature: 1, topP: 1, logprobs: -1}, 0, nil)
+	if got, ok := pickOne(hot, []float32{nan, inf, 3}); got.id != 1 || !ok {
+		t.Errorf("an infinite logit was not drawn: %v %v", got, ok)
+	}
+	if _, ok := pickOne(hot, []float32{nan}); ok {
+		t.Error("a token was drawn from no numbers")
 	}
 }
 
@@ -47,16 +54,20 @@ func TestPickFollowsTheDistribution(t *testing.T) {
 		"top-p":  {sampling{temperature: 1, topP: 0.8}, []int32{4, 5, 0}},
 		"both":   {sampling{temperature: 1.5, topP: 0.5, topK: 4}, []int32{4, 5}},
 		"nearly": {sampling{temperature: 1, topP: 1e-9}, []int32{4}},
+		"min-p":  {sampling{temperature: 1, topP: 1, minP: 0.2}, []int32{4, 5, 0}},
+		"all":    {sampling{temperature: 1, topP: 0.7, topK: 5, minP: 0.1}, []int32{4, 5}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			want := softmax(logits, tc.allowed, tc.temperature)
 			tc.seed = 7
-			s := newSampler(tc.sampling, 0)
+			tc.logprobs = -1
+			s := newSampler(tc.sampling, 0, nil)
 			const n = 40000
+			sc := &scratch{}
 			seen := make([]float64, len(logits))
 			for range n {
-				id, _ := s.pick(logits)
-				seen[id]++
+				d, _ := s.pick(slices.Clone(logits), sc)
+				seen[d.id]++
 			}
 			chi := 0.0
 			for i := range logits {
@@ -89,11 +100,11 @@ func softmax(logits []float32, allowed []int32, temperature float64) []float64 {
 func TestPickIsReproducibleBySeedAndStream(t *testing.T) {
 	logits := make([]float32, 1000)
 	draw := func(seed, stream uint64) []int32 {
-		s := newSampler(sampling{temperature: 1, topP: 1, seed: seed}, stream)
+		s := newSampler(sampling{temperature: 1, topP: 1, seed: seed, logprobs: -1}, stream, nil)
 		var ids []int32
 		for range 20 {
-			id, _ := s.pick(logits)
-			ids = append(ids, id)
+			d, _ := pickOne(s, logits)
+			ids = append(ids, d.id)
 		}
 		return ids
 	}
@@ -113,7 +124,7 @@ func TestLargestKeepsAllCandidates(t *testing.T) {
 		k := rapid.IntRange(1, len(ps)).Draw(t, "k")
 		cand := make([]candidate, len(ps))
 		for i, p := range ps {
-			cand[i] = candidate{int32(i), math.Floor(p)}
+			cand[i] = candidate{int32(i), float32(math.Floor(p))}
 		}
 		want := slices.Clone(cand)
 		slices.SortFunc(want, byProbability)
@@ -128,18 +139,100 @@ func TestLargestKeepsAllCandidates(t *testing.T) {
 	})
 }
 
+// TestChangesFollowTheirFormulas compares the changed logits with the formulas
+// of OpenAI's reference and of the repetition penalty's paper.
+func TestChangesFollowTheirFormulas(t *testing.T) {
+	s := newSampler(sampling{topP: 1, presence: 0.5, frequency: 0.25, repetition: 2, bias: map[int32]float32{3: 7, 99: 1},
+		minTokens: 3, ends: []int32{4}, logprobs: -1}, 0, []int32{1, 5})
+	s.counts[2], s.produced = 3, 2
+	got := []float32{1, 1, 4, 1, 9, -1}
+	s.change(got)
+	want := []float32{1, 0.5, 4.0/2 - 3*0.25 - 0.5, 8, float32(math.Inf(-1)), -2}
+	if !slices.Equal(got, want) {
+		t.Errorf("logits %v, want %v", got, want)
+	}
+	s.produced = 3
+	if got = []float32{0, 0, 0, 0, 9, 0}; true {
+		s.change(got)
+	}
+	if got[4] != 9 {
+		t.Error("an end was forbidden after the minimum")
+	}
+}
+
+func TestPenaltiesCountWhatWasProduced(t *testing.T) {
+	s := newSampler(sampling{topP: 1, frequency: 1, logprobs: -1}, 0, nil)
+	var ids []int32
+	for range 5 {
+		d, _ := pickOne(s, []float32{3, 2.5, 0})
+		ids = append(ids, d.id)
+	}
+	if want := []int32{0, 1, 0, 1, 0}; !slices.Equal(ids, want) {
+		t.Errorf("drew %v, want %v", ids, want)
+	}
+}
+
+// TestLogprobsAreOfTheModel compares with a log-softmax in float64, and holds
+// that bias and penalties do not show in them.
+func TestLogprobsAreOfTheModel(t *testing.T) {
+	r := newSampler(sampling{seed: 5}, 0, nil).rnd
+	logits := make([]float32, 5000)
+	sum := 0.0
+	for i := range logits {
+		logits[i] = float32(r.NormFloat64() * 5)
+		sum += math.Exp(float64(logits[i]))
+	}
+	s := newSampler(sampling{temperature: 1.3, topP: 1, bias: map[int32]float32{17: 100}, presence: 2, logprobs: 4}, 0, nil)
+	d, _ := pickOne(s, logits)
+	if d.id != 17 {
+		t.Fatalf("bias 100 drew %d", d.id)
+	}
+	near := func(got float64, id int32) bool {
+		return math.Abs(got-(float64(logits[id])-math.Log(sum))) < 1e-6
+	}
+	order := make([]candidate, len(logits))
+	for i, v := range logits {
+		order[i] = candidate{int32(i), v}
+	}
+	slices.SortFunc(order, byProbability)
+	if !near(d.prob.logprob, 17) || len(d.prob.top) != 4 {
+		t.Errorf("drawn: %+v", d.prob)
+	}
+	for i, p := range d.prob.top {
+		if p.id != order[i].id || !near(p.logprob, p.id) {
+			t.Errorf("alternative %d: %+v, want token %d", i, p, order[i].id)
+		}
+	}
+}
+
+func TestExp32(t *testing.T) {
+	for x := float32(0); x > -86; x -= 0.00123 {
+		if got, want := float64(exp32(x)), math.Exp(float64(x)); math.Abs(got/want-1) > 3e-7 {
+			t.Fatalf("exp32(%v) = %v, want %v", x, got, want)
+		}
+	}
+	if exp32(-1000) != 0 || exp32(float32(math.NaN())) != 0 || exp32(float32(math.Inf(-1))) != 0 {
+		t.Error("exp32 of far, NaN or -Inf is not 0")
+	}
+}
+
+// BenchmarkPick draws from 150,000 logits.
 func BenchmarkPick(b *testing.B) {
 	logits := make([]float32, 150_000)
-	r := newSampler(sampling{seed: 3}, 0).rnd
+	r := newSampler(sampling{seed: 3}, 0, nil).rnd
 	for i := range logits {
 		logits[i] = float32(r.NormFloat64() * 4)
 	}
 	for name, s := range map[string]sampling{"greedy": {topP: 1}, "plain": {temperature: 1, topP: 1},
-		"top-p": {temperature: 0.7, topP: 0.9}, "top-k": {temperature: 0.7, topP: 1, topK: 40}} {
+		"top-p": {temperature: 0.7, topP: 0.9}, "top-k": {temperature: 0.7, topP: 1, topK: 40},
+		"logprobs": {topP: 1, logprobs: 20}, "penalties": {temperature: 1, topP: 1, frequency: 0.5}} {
 		b.Run(name, func(b *testing.B) {
-			p := newSampler(s, 0)
+			if name != "logprobs" {
+				s.logprobs = -1
+			}
+			p, sc := newSampler(s, 0, nil), &scratch{}
 			for b.Loop() {
-				p.pick(logits)
+				p.pick(logits, sc)
 			}
 		})
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -33,8 +34,10 @@ type runner interface {
 type scheduler struct {
 	run     runner
 	context int
+	vocab   int // ids from here on exist in the output layer only
 	log     *slog.Logger
 	slots   []*sequence // nil is free; those that decode lie low
+	scratch []*scratch  // one for each row that is sampled at once
 	faults  int         // runs that broke in a row
 
 	mu      sync.Mutex
@@ -43,8 +46,12 @@ type scheduler struct {
 	wake    chan struct{}
 }
 
-func newScheduler(r runner, slots, context int, log *slog.Logger) *scheduler {
-	return &scheduler{run: r, context: context, log: log, slots: make([]*sequence, slots), wake: make(chan struct{}, 1)}
+func newScheduler(r runner, slots, context, vocab int, log *slog.Logger) *scheduler {
+	s := &scheduler{run: r, context: context, vocab: vocab, log: log, slots: make([]*sequence, slots), wake: make(chan struct{}, 1)}
+	for range min(slots, runtime.GOMAXPROCS(0)) {
+		s.scratch = append(s.scratch, &scratch{})
+	}
+	return s
 }
 
 // submit queues q; its outbox gets what follows. A sequence whose context ends
@@ -144,6 +151,9 @@ func (s *scheduler) prefill(ctx context.Context, slot int, shared bool) {
 	if shared {
 		n = chunkShared
 	}
+	if q.promptProbs {
+		n = 1 // the logits of a run are those of its last token
+	}
 	n = min(n, len(q.prompt)-q.cached)
 	run, cancel := context.WithCancelCause(q.ctx)
 	stop := context.AfterFunc(ctx, func() { cancel(errStopped) })
@@ -159,9 +169,16 @@ func (s *scheduler) prefill(ctx context.Context, slot int, shared bool) {
 		return
 	}
 	s.faults = 0
-	if q.cached += n; q.cached == len(q.prompt) {
-		s.sample(slot, logits)
+	if q.cached += n; q.cached < len(q.prompt) {
+		q.promptProb(logits)
+		return
 	}
+	if q.maxTokens == 0 { // only the prompt was wanted
+		q.put(piece{finish: finishLength})
+		s.slots[slot] = nil
+		return
+	}
+	s.sample([]int{slot}, [][]float32{logits})
 }
 
 // compact moves decoding sequences from high slots into free low ones, so that
@@ -204,24 +221,42 @@ func (s *scheduler) decode(rows int) {
 		return
 	}
 	s.faults = 0
+	var slots []int
+	var live [][]float32
 	for i, q := range s.slots[:rows] {
 		if q != nil && q.decoding && q.ctx.Err() == nil {
 			q.cached++
-			s.sample(i, logits[i])
+			slots, live = append(slots, i), append(live, logits[i])
 		}
 	}
+	s.sample(slots, live)
 }
 
-// sample draws the next token of a slot and frees the slot after the last.
-func (s *scheduler) sample(slot int, logits []float32) {
-	q := s.slots[slot]
-	id, ok := q.sampler.pick(logits)
-	if !ok {
-		s.end(slot, errNumbers)
-		return
+// sample draws the next token of each of slots from its logits and frees the
+// slots after their last. Rows are drawn side by side, since the threads of
+// the model are idle meanwhile.
+func (s *scheduler) sample(slots []int, logits [][]float32) {
+	tokens, ok := make([]drawn, len(slots)), make([]bool, len(slots))
+	workers := min(len(slots), len(s.scratch))
+	work := func(w int) {
+		for i := w; i < len(slots); i += workers {
+			tokens[i], ok[i] = s.slots[slots[i]].sampler.pick(logits[i][:min(s.vocab, len(logits[i]))], s.scratch[w])
+		}
 	}
-	if q.accept(id, s.context) {
-		s.slots[slot] = nil
+	var wg sync.WaitGroup
+	for w := 1; w < workers; w++ {
+		wg.Go(func() { work(w) })
+	}
+	if workers > 0 {
+		work(0)
+	}
+	wg.Wait()
+	for i, slot := range slots {
+		if !ok[i] {
+			s.end(slot, errNumbers)
+		} else if s.slots[slot].accept(tokens[i], s.context) {
+			s.slots[slot] = nil
+		}
 	}
 }
 

@@ -68,7 +68,8 @@ func (m *fakeModel) decode(tokens []int32, lengths []int) ([][]float32, error) {
 }
 
 func (m *fakeModel) after(slot int) []float32 {
-	logits := make([]float32, 26)
+	logits := make([]float32, 28)
+	logits[27] = 5 // padding of the output layer: no token
 	logits[(m.held[slot][len(m.held[slot])-1]+1)%26] = 1
 	return logits
 }
@@ -86,7 +87,7 @@ func pass(d time.Duration) { <-time.After(d) }
 func schedule(t *testing.T, slots int, f func(t *testing.T, s *scheduler, m *fakeModel)) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newFakeModel(t, slots)
-		s := newScheduler(m, slots, 10_000, slog.New(slog.NewTextHandler(io.Discard, nil)))
+		s := newScheduler(m, slots, 10_000, 26, slog.New(slog.NewTextHandler(io.Discard, nil)))
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() { ended <- s.loop(ctx) }()
@@ -100,8 +101,8 @@ func schedule(t *testing.T, slots int, f func(t *testing.T, s *scheduler, m *fak
 
 // ask submits a prompt of n tokens that ends with the given one.
 func ask(ctx context.Context, s *scheduler, n int, last int32, limit int) *sequence {
-	q := &sequence{ctx: ctx, prompt: make([]int32, n), maxTokens: limit, eos: []int32{eosToken},
-		sampler: newSampler(sampling{topP: 1}, 0), decoder: letters{}, out: newOutbox()}
+	q := &sequence{ctx: ctx, prompt: make([]int32, n), maxTokens: limit, ends: []int32{eosToken},
+		sampler: newSampler(sampling{topP: 1, logprobs: -1}, 0, nil), decoder: letters{}, out: newOutbox()}
 	q.prompt[n-1] = last
 	s.submit(q)
 	return q
@@ -212,7 +213,7 @@ func TestALeaverFreesItsSlotWithinOneStep(t *testing.T) {
 func TestStopEndsWhatIsLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newFakeModel(t, 1)
-		s := newScheduler(m, 1, 10_000, slog.New(slog.NewTextHandler(io.Discard, nil)))
+		s := newScheduler(m, 1, 10_000, 26, slog.New(slog.NewTextHandler(io.Discard, nil)))
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() { ended <- s.loop(ctx) }()
@@ -238,7 +239,7 @@ func TestBrokenRunsFailTheirSequencesThenTheEngine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newFakeModel(t, 2)
 		m.fail = errors.New("cuda error 700")
-		s := newScheduler(m, 2, 100, slog.New(slog.NewTextHandler(io.Discard, nil)))
+		s := newScheduler(m, 2, 100, 26, slog.New(slog.NewTextHandler(io.Discard, nil)))
 		ended := make(chan error)
 		go func() { ended <- s.loop(t.Context()) }()
 		for range maxFaults {
@@ -256,7 +257,7 @@ func TestBrokenRunsFailTheirSequencesThenTheEngine(t *testing.T) {
 func TestContextEndsASequence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newFakeModel(t, 1)
-		s := newScheduler(m, 1, 10, slog.New(slog.NewTextHandler(io.Discard, nil)))
+		s := newScheduler(m, 1, 10, 26, slog.New(slog.NewTextHandler(io.Discard, nil)))
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() { ended <- s.loop(ctx) }()

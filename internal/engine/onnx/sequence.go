@@ -35,10 +35,13 @@ type sequence struct {
 	ctx       context.Context
 	prompt    []int32 // at least one token, fewer than the context
 	maxTokens int     // at least 1
-	eos       []int32
+	ends      []int32 // tokens that end the sequence
 	sampler   *sampler
 	decoder   textDecoder
 	stop      stopText
+	// promptProbs asks for the log-probability of each prompt token, which
+	// costs a run a token.
+	promptProbs bool
 
 	cached   int   // tokens of this sequence in the KV cache
 	next     int32 // sampled, not yet in the cache; valid once decoding
@@ -51,37 +54,48 @@ type sequence struct {
 
 // accept takes one sampled token and reports whether it was the last. limit is
 // the context of the model.
-func (q *sequence) accept(id int32, limit int) (done bool) {
+func (q *sequence) accept(d drawn, limit int) (done bool) {
 	q.produced++
-	q.next, q.decoding = id, true
-	if slices.Contains(q.eos, id) {
-		q.end(finishStop)
+	q.next, q.decoding = d.id, true
+	if slices.Contains(q.ends, d.id) {
+		q.end(piece{tokens: 1, prob: d.prob, finish: finishStop, stopToken: d.id})
 		return true
 	}
-	text, found := q.stop.add(q.decoder.Add(id))
-	if found {
-		q.put(piece{text: text, tokens: 1, finish: finishStop})
+	p := piece{tokens: 1, prob: d.prob}
+	found := false
+	if text := q.decoder.Add(d.id); q.produced < q.sampler.minTokens {
+		p.text = q.stop.skip(text)
+	} else if p.text, found = q.stop.add(text); found {
+		p.finish, p.stopText = finishStop, q.stop.matched
+		q.put(p)
 		return true
 	}
 	// The token just sampled will take position cached; there must be room.
 	if q.produced >= q.maxTokens || q.cached+1 > limit {
-		q.put(piece{text: text})
-		q.end(finishLength)
+		p.finish = finishLength
+		q.end(p)
 		return true
 	}
-	q.put(piece{text: text, tokens: 1})
+	q.put(p)
 	return false
 }
 
-// end releases held-back text with the last token.
-func (q *sequence) end(finish string) {
-	text, found := q.stop.add(q.decoder.Flush())
-	if found {
-		finish = finishStop
+// end puts the last piece, with the text that was held back.
+func (q *sequence) end(p piece) {
+	rest, found := q.stop.add(q.decoder.Flush())
+	if p.text += rest; found {
+		p.finish, p.stopText = finishStop, q.stop.matched
 	} else {
-		text += q.stop.flush()
+		p.text += q.stop.flush()
 	}
-	q.put(piece{text: text, tokens: 1, finish: finish})
+	q.put(p)
+}
+
+// promptProb reports the probability of the next prompt token, when asked for.
+func (q *sequence) promptProb(logits []float32) {
+	if q.promptProbs {
+		q.put(piece{prompt: true, prob: probability(logits, q.prompt[q.cached], q.sampler.logprobs)})
+	}
 }
 
 func (q *sequence) put(p piece) {
@@ -93,9 +107,14 @@ func (q *sequence) put(p piece) {
 type piece struct {
 	index  int // of the choice
 	text   string
-	tokens int    // sampled in this step
-	finish string // set on the last piece
-	err    error  // set on the last piece instead of finish
+	tokens int        // sampled in this step
+	prob   *tokenProb // of the token, when asked for
+	prompt bool       // prob is of a prompt token
+	finish string     // set on the last piece
+	err    error      // set on the last piece instead of finish
+
+	stopText  string // the stop string that ended the sequence
+	stopToken int32  // the token that did, when stopText is empty
 }
 
 // outbox hands the pieces of one request's sequences from the scheduler, which

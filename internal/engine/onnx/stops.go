@@ -6,6 +6,8 @@ import "strings"
 // beginning of one is held back until more text decides.
 type stopText struct {
 	stops   []string
+	include bool   // release the stop string too
+	matched string // the stop string that was found
 	pending string // not yet released
 }
 
@@ -19,10 +21,13 @@ func (s *stopText) add(text string) (release string, found bool) {
 	at := -1
 	for _, stop := range s.stops {
 		if i := strings.Index(s.pending, stop); i >= 0 && (at < 0 || i < at) {
-			at = i
+			at, s.matched = i, stop
 		}
 	}
 	if at >= 0 {
+		if s.include {
+			at += len(s.matched)
+		}
 		release, s.pending = s.pending[:at], ""
 		return release, true
 	}
@@ -33,6 +38,13 @@ func (s *stopText) add(text string) (release string, found bool) {
 	cut := len(s.pending) - keep
 	release, s.pending = s.pending[:cut], s.pending[cut:]
 	return release, false
+}
+
+// skip releases text that no stop string may cut.
+func (s *stopText) skip(text string) string {
+	release := s.pending + text
+	s.pending = ""
+	return release
 }
 
 // flush releases what was held back, at the end of the text.

@@ -28,8 +28,9 @@ type choice struct {
 	Message      *chatMessage `json:"message,omitzero"`
 	Delta        *delta       `json:"delta,omitzero"`
 	Text         *string      `json:"text,omitzero"`
-	Logprobs     *struct{}    `json:"logprobs"`
+	Logprobs     any          `json:"logprobs"`
 	FinishReason *string      `json:"finish_reason"`
+	StopReason   any          `json:"stop_reason,omitzero"`
 }
 
 type chatMessage struct {
