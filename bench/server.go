@@ -1,0 +1,239 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// serverConfig is how infer is started. Context 0 leaves it to infer.
+type serverConfig struct {
+	program, model, library, cache string
+	threads, slots, context        int
+	spin                           bool
+}
+
+func (c serverConfig) args() []string {
+	args := []string{"serve", "--listen", "127.0.0.1:0", "--engine", "onnx", "--device", "cpu", "--log-format", "json",
+		"--model", c.model, "--served-model-name", modelName, "--onnx-library", c.library, "--cache", c.cache,
+		"--threads", fmt.Sprint(c.threads), "--slots", fmt.Sprint(c.slots), "--context", fmt.Sprint(c.context)}
+	if c.spin {
+		args = append(args, "--spin")
+	}
+	return args
+}
+
+const modelName = "bench"
+
+// server is infer behind its HTTP API.
+type server struct {
+	cmd    *exec.Cmd
+	client *http.Client
+	url    string
+	log    sync.WaitGroup
+	began  time.Time // just before the exec
+}
+
+// startServer returns when infer listens, which is before it has loaded the
+// model: the first request is held until then. infer ends with ctx or stop.
+func startServer(ctx context.Context, c serverConfig, stderr io.Writer) (*server, error) {
+	cmd := exec.CommandContext(ctx, c.program, c.args()...)
+	cmd.WaitDelay = stopGrace
+	out, err := cmd.StderrPipe()
+	if err != nil {
+		return nil, fmt.Errorf("open pipe: %w", err)
+	}
+	s := &server{cmd: cmd, client: &http.Client{Transport: new(http.Transport)}, began: time.Now()}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start infer: %w; build it with make build and name it with --infer", err)
+	}
+	addr := make(chan string, 1)
+	s.log.Go(func() {
+		defer close(addr)
+		followLog(out, stderr, addr)
+	})
+	listening, ok := <-addr
+	if !ok {
+		return nil, fmt.Errorf("infer ended before it listened: %w; see its log above", errors.Join(s.cmd.Wait(), context.Cause(ctx)))
+	}
+	s.url = "http://" + listening
+	return s, nil
+}
+
+// followLog sends the address infer says it listens on, once, and passes on
+// what tells of trouble.
+func followLog(log io.Reader, stderr io.Writer, addr chan<- string) {
+	lines := bufio.NewScanner(log)
+	for lines.Scan() {
+		var l struct {
+			Level   string `json:"level"`
+			Message string `json:"msg"`
+			Addr    string `json:"addr"`
+		}
+		err := json.Unmarshal(lines.Bytes(), &l)
+		switch {
+		case err == nil && l.Message == "listening":
+			addr <- l.Addr
+		case err != nil, l.Level == "WARN", l.Level == "ERROR":
+			_, _ = fmt.Fprintf(stderr, "infer: %s\n", lines.Bytes()) // nobody to tell
+		}
+	}
+	_, _ = io.Copy(stderr, log) // after a line that is too long
+}
+
+func (s *server) stop() error {
+	s.client.CloseIdleConnections()
+	err := s.cmd.Process.Signal(syscall.SIGTERM)
+	kill := time.AfterFunc(stopGrace, func() { _ = s.cmd.Process.Signal(syscall.SIGKILL) })
+	defer kill.Stop()
+	s.log.Wait() // Wait closes the pipe, so everything must have been read
+	return errors.Join(err, s.cmd.Wait())
+}
+
+// post sends a request and returns the body of its 200.
+func (s *server) post(ctx context.Context, path string, body any) (io.ReadCloser, error) {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return nil, fmt.Errorf("write request: %w", err)
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url+path, bytes.NewReader(text))
+	if err != nil {
+		return nil, fmt.Errorf("make request: %w", err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	res, err := s.client.Do(r)
+	if err != nil {
+		return nil, fmt.Errorf("ask infer: %w", err)
+	}
+	if res.StatusCode != http.StatusOK {
+		defer func() { _ = res.Body.Close() }() // only read from
+		text, _ := io.ReadAll(io.LimitReader(res.Body, 4096))
+		return nil, fmt.Errorf("ask infer: %s answered %s: %s", path, res.Status, text)
+	}
+	return res.Body, nil
+}
+
+// tokenize returns the first n ids of text.
+func (s *server) tokenize(ctx context.Context, text string, n int) ([]int32, error) {
+	body, err := s.post(ctx, "/tokenize", map[string]any{"model": modelName, "prompt": text})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = body.Close() }() // only read from
+	var answer struct {
+		Tokens []int32 `json:"tokens"`
+	}
+	if err := json.NewDecoder(body).Decode(&answer); err != nil {
+		return nil, fmt.Errorf("parse tokens: %w", err)
+	}
+	if len(answer.Tokens) < n {
+		return nil, fmt.Errorf("a text has %d tokens, want at least %d", len(answer.Tokens), n)
+	}
+	return answer.Tokens[:n], nil
+}
+
+// complete streams a greedy completion and calls each for every event.
+func (s *server) complete(ctx context.Context, prompt []int32, tokens int, each func(event)) error {
+	body, err := s.post(ctx, "/v1/completions", map[string]any{
+		"model": modelName, "prompt": prompt, "max_tokens": tokens, "temperature": 0,
+		"stream": true, "stream_options": map[string]any{"include_usage": true},
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = body.Close() }() // only read from
+	return readStream(body, each)
+}
+
+// prefill is a request for one token. Its wall time is the TTFT.
+func (s *server) prefill(ctx context.Context, prompt []int32) (sample, error) {
+	m, err := startMeter(s.cmd.Process.Pid)
+	if err != nil {
+		return sample{}, err
+	}
+	var ttft time.Duration
+	err = s.complete(ctx, prompt, 1, func(event) {
+		if ttft == 0 {
+			ttft = time.Since(m.wall)
+		}
+	})
+	if err != nil {
+		return sample{}, err
+	}
+	got, err := m.stop(len(prompt))
+	got.Wall = ttft
+	return got, err
+}
+
+// errUnfit says that another prompt must be taken: the stream ended by itself
+// before it was measured, or its tokens did not each come with text, so that
+// arrivals do not count tokens.
+var errUnfit = errors.New("the model's answer cannot be timed")
+
+// headStart is how many tokens a stream may get while another prefills: one
+// for each chunk of the other's prompt, with room to spare.
+const headStart = 24
+
+// decode streams all prompts at once and measures inside the window.
+func (s *server) decode(ctx context.Context, prompts [][]int32, steps int) (sample, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	limit := steps + 1 + headStart*(len(prompts)-1)
+	arrivals := make(chan int, len(prompts)*(limit+1))
+	errs := make([]error, len(prompts))
+	var streams sync.WaitGroup
+	for i, prompt := range prompts {
+		streams.Go(func() {
+			texts, tokens := 0, 0
+			errs[i] = s.complete(ctx, prompt, limit, func(e event) {
+				tokens = max(tokens, e.Tokens)
+				if e.Text != "" {
+					texts++
+					arrivals <- i
+				}
+			})
+			if errs[i] == nil && tokens-texts > tokens/50 {
+				errs[i] = errUnfit
+			}
+		})
+	}
+	go func() {
+		streams.Wait()
+		close(arrivals)
+	}()
+	got, err := s.observe(&window{streams: len(prompts), steps: steps}, arrivals)
+	if err != nil {
+		cancel()
+	}
+	for range arrivals { // until all streams have ended
+	}
+	return got, errors.Join(append(errs, err)...)
+}
+
+// observe measures from the begin to the end of w.
+func (s *server) observe(w *window, arrivals <-chan int) (sample, error) {
+	var m meter
+	for stream := range arrivals {
+		begins, ends := w.add(stream)
+		var err error
+		switch {
+		case begins:
+			m, err = startMeter(s.cmd.Process.Pid)
+		case ends:
+			return m.stop(w.tokens())
+		}
+		if err != nil {
+			return sample{}, err
+		}
+	}
+	return sample{}, errUnfit
+}
