@@ -1,9 +1,12 @@
 package main
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/alecthomas/kong"
 )
 
 func TestPrecedence(t *testing.T) {
@@ -143,4 +146,30 @@ func FuzzParseYAML(f *testing.F) {
 			t.Errorf("%d values and %d faults from %d bytes", len(values), len(faults), len(text))
 		}
 	})
+}
+
+// README.md lists every flag of serve with its default.
+func TestReadmeListsEveryFlag(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	parser, err := kong.New(&cli{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve := parser.Model.Children[0]
+	if serve.Name != "serve" || len(serve.Flags) < 10 {
+		t.Fatalf("the first command is %s with %d flags", serve.Name, len(serve.Flags))
+	}
+	for _, f := range serve.Flags {
+		row := "| `--" + f.Name + "` | "
+		if f.HasDefault {
+			row += "`" + f.Default + "` |"
+		}
+		contains(t, string(readme), row)
+		if rest, found := strings.CutPrefix(f.Name, "service"); found || f.Name == "port" {
+			t.Errorf("--%s: Kubernetes sets INFER_SERVICE_…%s and INFER_PORT for a Service named infer", f.Name, rest)
+		}
+	}
 }
