@@ -143,8 +143,8 @@ def variants():
                 ("<l>", {"lstrip": True}),
                 ("<r>", {"rstrip": True}),
                 ("<lr>", {"lstrip": True, "rstrip": True, "special": False}),
-                ("word", {"single_word": True}),
-                ("words", {"special": False}),
+                ("wörd", {"single_word": True}),
+                ("wörds", {"special": False}),
                 ("<n>", {"normalized": True, "special": False}),
                 ("<nl>", {"normalized": True, "special": False, "lstrip": True}),
                 (" lead", {"special": False}),
@@ -225,7 +225,7 @@ WHOLE = [
     "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>", "<|im_start|><|im_start|><|im_end|>", "<tool_call>\n{\"name\": \"f\"}\n</tool_call>", "<think>\nhm\n</think>\n\nok",
     "<|fim_prefix|>a<|fim_suffix|>b<|fim_middle|>", "<s>x</s>", "<s></s>", "<repo_name>a<file_sep>b", "<filename>x.py", "<reponame>",
     "a <l> b", "a  <l>  b", "<l>", " <l>", "<l> ", "a<l>b", "a \n\t<l>x", "a <r> b", "a  <r>  b", "<r>\n\n", "a<r><l>b", "a<r> <l> b", "a <l><r> b", "a <l> <r> b", "a <lr> b", "<lr>  <lr>", "<lr> word <lr>", "a\u3000<lr>\u2028b", "a\u200b<lr>\u200bb",
-    "word", "a word b", "sword", "words", "wordy", "word's", "word-word", "word_", "_word", "word1", "éword", "word\u0301", "(word)", "word word", "wordword", "word\u200dx", "٣word", "日本", "日本語", "a日本", " 日本 ", "日本\u3001",
+    "wörd", "a wörd b", "swörd", "wörds", "wördy", "wörd's", "wörd-wörd", "wörd_", "_wörd", "wörd1", "éwörd", "wörd\u0301", "(wörd)", "wörd wörd", "wördwörd", "wörd\u200dx", "٣wörd", "日本", "日本語", "a日本", " 日本 ", "日本\u3001",
     "a <n> b", "<n><n>", "a <nl> b", "  <nl>", " lead", "a lead b", "<r> lead", "<r>  lead", "<l> lead<r> lead", "café", "cafe\u0301", "xcafe\u0301x", "\u212b", "A\u030a!", "e\u0301!", "\u00e9!", "Å",
 ]
 
@@ -283,7 +283,7 @@ def block_text(block):
         c = chr(cp)
         out.append(f"a{c}b 1")
         if cp < 0x40000 or 0xE0000 <= cp < 0xF0000:  # no more is assigned
-            out.append(f" {c}{c} '{c}e\r\na\u0345{c}\u0334b")
+            out.append(f" {c}{c} '{c}e{c}'s\r\na\u0345{c}\u0334b{c}1234")
     return "".join(out)
 
 
@@ -298,7 +298,7 @@ def golden(tok_json, every_code_point):
     cases = []
     for text in texts(specials):
         ids = tok.encode(text, add_special_tokens=False).ids
-        case = {"text": text, "ids": ids}
+        case = {"text": text, "ids": ids, "cuts": cuts_hash(tok, text)}
         for key, got, usual in [
             ("plain", plain.encode(text, add_special_tokens=False).ids, ids),
             ("framed", tok.encode(text).ids, ids),
@@ -320,14 +320,20 @@ def golden(tok_json, every_code_point):
         for ids in draws
     ]
     if every_code_point:
-        out["blocks"] = "".join(block_hash(tok, block) for block in range(0x1100))
+        blocks = [block_text(block) for block in range(0x1100)]
+        out["blocks"] = "".join(short_hash(tok.encode(text, add_special_tokens=False).ids) for text in blocks)
+        out["block_cuts"] = "".join(cuts_hash(tok, text) for text in blocks)
     return out
 
 
-def block_hash(tok, block):
-    """The first four bytes of SHA-256 over the ids as little-endian 32-bit numbers."""
-    ids = tok.encode(block_text(block), add_special_tokens=False).ids
-    return hashlib.sha256(struct.pack(f"<{len(ids)}i", *ids)).hexdigest()[:8]
+def cuts_hash(tok, text):
+    """Of where the words of the raw text end, in characters: ids do not show every cut."""
+    return short_hash([end for _, (_, end) in tok.pre_tokenizer.pre_tokenize_str(text)])
+
+
+def short_hash(numbers):
+    """The first four bytes of SHA-256 over little-endian 32-bit numbers."""
+    return hashlib.sha256(struct.pack(f"<{len(numbers)}i", *numbers)).hexdigest()[:8]
 
 
 def write(path, value):

@@ -109,9 +109,8 @@ func (m *matcher) each(s string, plain bool, text func(string), token func(int32
 		if plain && tok.Special || tok.SingleWord && !standsAlone(s, start, end) {
 			continue
 		}
-		if tok.LStrip {
-			trimmed := strings.TrimRightFunc(s[min(done, start):start], unicode.IsSpace)
-			start = min(done, start) + len(trimmed)
+		if tok.LStrip && done < start {
+			start = done + len(strings.TrimRightFunc(s[done:start], unicode.IsSpace))
 		}
 		if tok.RStrip {
 			end = len(s) - len(strings.TrimLeftFunc(s[end:], unicode.IsSpace))

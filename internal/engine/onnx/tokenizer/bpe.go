@@ -61,7 +61,8 @@ type candidate uint64
 // merger holds the working memory of one encoding goroutine.
 type merger struct {
 	symbols []symbol
-	queue   []candidate
+	first   []candidate // of the word as it came, in order
+	queue   []candidate // of what merges have made, a 4-ary heap
 	text    []byte
 }
 
@@ -84,83 +85,104 @@ func (m *merger) add(id int32) {
 }
 
 // merge applies the rules to the word until none fits, always the one of the
-// lowest rank and, among equals, the leftmost. A heap keeps the work for n
-// symbols at O(n log n), however the word was chosen.
+// lowest rank and, among equals, the leftmost. Sorting and the heap keep the
+// work for n symbols at O(n log n), however the word was chosen.
 func (m *merger) merge(rules *pairTable) {
-	m.queue = slices.Grow(m.queue[:0], len(m.symbols))
+	m.first, m.queue = m.first[:0], m.queue[:0]
 	for i := range len(m.symbols) - 1 {
-		m.offer(rules, int32(i), int32(i+1))
+		if c, ok := m.candidate(rules, int32(i), int32(i+1)); ok {
+			m.first = append(m.first, c)
+		}
 	}
-	for len(m.queue) > 0 {
-		top := m.pop()
-		pos, id := int32(top&math.MaxUint32), rules.byRank[top>>32]
-		left := &m.symbols[pos]
-		if left.id < 0 || left.next < 0 {
-			continue
+	slices.Sort(m.first)
+	for next := 0; ; {
+		var top candidate
+		switch {
+		case next < len(m.first) && (len(m.queue) == 0 || m.first[next] < m.queue[0]):
+			top = m.first[next]
+			next++
+		case len(m.queue) > 0:
+			top = m.pop()
+		default:
+			return
 		}
-		// A neighbour may have changed since the candidate was queued.
-		right := &m.symbols[left.next]
-		if rules.get(left.id, right.id).id != id {
-			continue
-		}
-		left.id, left.next = id, right.next
-		right.id = -1
-		if left.next >= 0 {
-			m.symbols[left.next].prev = pos
-			m.offer(rules, pos, left.next)
-		}
-		if left.prev >= 0 {
-			m.offer(rules, left.prev, pos)
-		}
+		m.apply(rules, int32(top&math.MaxUint32), rules.byRank[top>>32])
 	}
 }
 
-// offer queues the merge of two neighbours if a rule allows it.
-func (m *merger) offer(rules *pairTable, left, right int32) {
-	rule := rules.get(m.symbols[left].id, m.symbols[right].id)
-	if rule.id < 0 {
+// apply merges the symbol at pos with its right neighbour into id, unless they
+// have changed since that was planned.
+func (m *merger) apply(rules *pairTable, pos, id int32) {
+	left := &m.symbols[pos]
+	if left.id < 0 || left.next < 0 {
 		return
 	}
-	c := candidate(rule.rank)<<32 | candidate(left)
-	m.queue = append(m.queue, c)
-	i := len(m.queue) - 1
-	for i > 0 {
-		parent := (i - 1) / 4
-		if m.queue[parent] <= c {
-			break
-		}
-		m.queue[i] = m.queue[parent]
-		i = parent
+	right := &m.symbols[left.next]
+	if rules.get(left.id, right.id).id != id {
+		return
 	}
-	m.queue[i] = c
+	left.id, left.next = id, right.next
+	right.id = -1
+	if left.next >= 0 {
+		m.symbols[left.next].prev = pos
+		if c, ok := m.candidate(rules, pos, left.next); ok {
+			m.push(c)
+		}
+	}
+	if left.prev >= 0 {
+		if c, ok := m.candidate(rules, left.prev, pos); ok {
+			m.push(c)
+		}
+	}
 }
 
-// pop removes the first candidate from the 4-ary heap.
-func (m *merger) pop() candidate {
+// candidate plans the merge of two neighbours if a rule allows it.
+func (m *merger) candidate(rules *pairTable, left, right int32) (candidate, bool) {
+	rule := rules.get(m.symbols[left].id, m.symbols[right].id)
+	return candidate(rule.rank)<<32 | candidate(left), rule.id >= 0
+}
+
+func (m *merger) push(c candidate) {
+	m.queue = append(m.queue, c)
 	q := m.queue
-	top, c := q[0], q[len(q)-1]
-	q = q[:len(q)-1]
-	m.queue = q
-	if len(q) == 0 {
-		return top
+	i := len(q) - 1
+	for i > 0 {
+		parent := (i - 1) / 4
+		if q[parent] <= c {
+			break
+		}
+		q[i] = q[parent]
+		i = parent
 	}
+	q[i] = c
+}
+
+// pop removes the first candidate from the heap.
+func (m *merger) pop() candidate {
+	end := len(m.queue) - 1
+	top, c := m.queue[0], m.queue[end]
+	q := m.queue[:end]
+	m.queue = q
 	i := 0
 	for {
 		child := 4*i + 1
-		if child >= len(q) {
+		if child >= end {
 			break
 		}
-		for k := child + 1; k < min(child+4, len(q)); k++ {
-			if q[k] < q[child] {
-				child = k
+		least, at := q[child], child
+		for k, v := range q[child+1 : min(child+4, end)] {
+			if v < least {
+				least, at = v, child+1+k
 			}
 		}
-		if q[child] >= c {
+		if least >= c {
 			break
 		}
-		q[i] = q[child]
-		i = child
+		q[i] = least
+		i = at
 	}
-	q[i] = c
+	if end > 0 {
+		q[i] = c
+	}
 	return top
 }

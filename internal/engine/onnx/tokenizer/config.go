@@ -62,7 +62,7 @@ func parts(setting string, v jsontext.Value) ([]component, error) {
 	}
 	flat := flatten(nil, c)
 	if len(flat) > maxParts {
-		return nil, fmt.Errorf("%s: %d parts are too many, at most %d are supported", setting, len(flat), maxParts)
+		return nil, fmt.Errorf("%s: %d parts are too many, only %d are supported", setting, len(flat), maxParts)
 	}
 	return flat, nil
 }

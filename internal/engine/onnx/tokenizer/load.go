@@ -3,6 +3,7 @@ package tokenizer
 import (
 	"bytes"
 	"encoding/json/jsontext"
+	jsonv2 "encoding/json/v2"
 	"errors"
 	"fmt"
 	"io"
@@ -31,9 +32,20 @@ func Load(dir string) (*Tokenizer, error) {
 func Parse(json []byte) (*Tokenizer, error) {
 	f, err := readFile(json)
 	if err != nil {
-		return nil, err
+		return nil, explain(err)
 	}
 	return f.build()
+}
+
+// explain adds the remedy to what the JSON packages report.
+func explain(err error) error {
+	if _, ok := errors.AsType[*jsontext.SyntacticError](err); ok || errors.Is(err, io.EOF) {
+		return fmt.Errorf("%w; the file is damaged, fetch it again", err)
+	}
+	if _, ok := errors.AsType[*jsonv2.SemanticError](err); ok {
+		return fmt.Errorf("%w; this is not the file of a byte-level BPE tokenizer", err)
+	}
+	return err
 }
 
 // file is a tokenizer.json whose large parts have been read and whose small
@@ -76,7 +88,7 @@ func readFile(data []byte) (*file, error) {
 		return nil, err
 	}
 	if _, err := dec.ReadToken(); err != io.EOF {
-		return nil, errors.New("there is more after the JSON object; the file is damaged, fetch it again")
+		return nil, errors.New("there is more after the JSON object; fetch the file again")
 	}
 	if !seen {
 		return nil, errors.New("it has no model; use the tokenizer.json that the fast tokenizer saved")
@@ -120,7 +132,7 @@ func each(dec *jsontext.Decoder, open jsontext.Kind, element func() error) error
 		return err
 	}
 	if tok.Kind() != open {
-		return fmt.Errorf("at %q: want %s, got %s", dec.StackPointer(), open, tok.Kind())
+		return fmt.Errorf("at %q: want %s, got %s; this is not the file of a byte-level BPE tokenizer", dec.StackPointer(), open, tok.Kind())
 	}
 	for {
 		switch dec.PeekKind() {
