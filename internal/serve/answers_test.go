@@ -108,6 +108,14 @@ func TestAccepted(t *testing.T) {
 			if w.Code != 200 || got != body {
 				t.Errorf("%s: %d %s, the engine read %s", name, w.Code, w.Body, got)
 			}
+			got = ""
+			chunked := httptest.NewRequest("POST", "/v1/chat/completions", strings.NewReader(body))
+			chunked.ContentLength = -1
+			w = httptest.NewRecorder()
+			f.Handler().ServeHTTP(w, chunked)
+			if w.Code != 200 || got != body {
+				t.Errorf("%s: %d %s, the engine read %s", name, w.Code, w.Body, got)
+			}
 		}
 	}
 }

@@ -171,6 +171,9 @@ func TestDrainDeadlineCutsStreams(t *testing.T) {
 				}
 				<-r.ended
 				synctest.Sleep(time.Minute) // the deaf one comes to its end
+				if got, want := r.text(), events(26)+drainEvent; got != want {
+					t.Errorf("in the end\n got %q\nwant %q", got, want)
+				}
 				l.wantMetrics(t, `infer_streams_cut_total{by="drain"} 1`)
 			})
 		})
@@ -199,6 +202,9 @@ func TestDrainDoesNotWaitForAStalledClient(t *testing.T) {
 	signal()
 	if err := <-ended; err != nil {
 		t.Errorf("Run() = %v", err)
+	}
+	if b, err := io.ReadAll(conn); len(b) > 0 || err != nil {
+		t.Errorf("read %q, %v; want a closed connection", b, err)
 	}
 	_ = conn.Close()
 }
@@ -250,6 +256,9 @@ func TestDeadline(t *testing.T) {
 					t.Errorf("\n got %q\nwant %q", got, want)
 				}
 				<-r.ended
+				if got, want := r.text(), events(3)+"data: "+event+"\n\n"+done; got != want {
+					t.Errorf("in the end\n got %q\nwant %q", got, want)
+				}
 				l.wantMetrics(t, `infer_streams_cut_total{by="deadline"} 1`)
 			})
 		})
@@ -258,6 +267,54 @@ func TestDeadline(t *testing.T) {
 		inBubble(t, config(), ready(1), tick(2), func(t *testing.T, l *live) {
 			l.post(t, "/v1/chat/completions", chat, "X-Request-Timeout", "2.5").want(t, 200, events(2)+done, 2*time.Second)
 		})
+	})
+}
+
+// A handler may linger after its terminator; there is nothing left to cut.
+func TestDeadlineAfterTheEnd(t *testing.T) {
+	serve := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		write(w, done)
+		<-r.Context().Done()
+	}
+	for _, name := range []string{"deadline", "client"} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, config(), ready(1), serve, func(t *testing.T, l *live) {
+				r := l.post(t, "/v1/chat/completions", chat, "X-Request-Timeout", "1")
+				if name == "client" {
+					r.cancel()
+				}
+				<-r.ended
+				synctest.Wait()
+				if got := r.text(); got != done {
+					t.Errorf("got %q", got)
+				}
+				l.wantMetrics(t, `infer_streams_cut_total{by="`+name+`"} 0`, `infer_requests_total{code="200",model="small",route="/v1/chat/completions"} 1`)
+			})
+		})
+	}
+}
+
+// The deadline of the body must not end an answer that takes longer.
+func TestLongStream(t *testing.T) {
+	inBubble(t, config(), ready(1), tick(90), func(t *testing.T, l *live) {
+		l.post(t, "/v1/chat/completions", chat).want(t, 200, events(90)+done, 90*time.Second)
+	})
+}
+
+// Who announces too much is told so before the body is read.
+func TestTooLargeAtOnce(t *testing.T) {
+	inBubble(t, config(), ready(1), say, func(t *testing.T, l *live) {
+		conn, err := l.pipes.dial(t.Context(), "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(conn, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1048577\r\n\r\n")
+		b, err := io.ReadAll(conn)
+		if err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 413 ") {
+			t.Errorf("answer: %s %v", b, err)
+		}
+		_ = conn.Close()
 	})
 }
 

@@ -76,6 +76,7 @@ func (s *Server) Run(ctx context.Context, ln net.Listener) error {
 	wg.Go(func() { served <- srv.Serve(ln) })
 	select {
 	case err := <-served:
+		_ = srv.Close() // the connections that are still open
 		return fmt.Errorf("serve http: %w", err)
 	case <-ctx.Done():
 		return s.drain(srv, cut)

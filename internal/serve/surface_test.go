@@ -77,6 +77,9 @@ func TestProbes(t *testing.T) {
 					if (w.Header().Get("Retry-After") != "") != (want == 503) {
 						t.Errorf("GET %s: Retry-After = %q", path, w.Header().Get("Retry-After"))
 					}
+					if got := w.Header().Get("X-Should-Retry"); got != "" { // the failure is retryable
+						t.Errorf("GET %s: X-Should-Retry = %q", path, got)
+					}
 				}
 				f.wantMetrics(t, `infer_engine_phase{phase="`+string(tt.status.Phase)+`"} 1`)
 				f.apply(ready(1)) // it was ready once
