@@ -32,3 +32,18 @@ type discard struct{}
 
 func (discard) Prompt(int, int) {}
 func (discard) Tokens(int)      {}
+
+type callerKey struct{}
+
+// WithCaller returns a context that carries the name of the caller's key to the
+// engine's handler. What an engine caches of one caller's requests it must not
+// use for another's.
+func WithCaller(ctx context.Context, name string) context.Context {
+	return context.WithValue(ctx, callerKey{}, name)
+}
+
+// CallerFrom returns the name of the caller's key, empty when there are no keys.
+func CallerFrom(ctx context.Context) string {
+	name, _ := ctx.Value(callerKey{}).(string)
+	return name
+}

@@ -108,3 +108,13 @@ func lengthAndEnds(t *testing.T, srv *httptest.Server) {
 		t.Errorf("bias 100 gave %q", *a.Choices[0].Text)
 	}
 }
+
+func growingConversation(t *testing.T, srv *httptest.Server) {
+	const begin = `{"messages":[{"role":"user","content":"Tell me about the tides of the northern seas and their causes."}`
+	_, a := post(t, srv, "/v1/chat/completions", begin+`],"max_tokens":8,"temperature":0}`)
+	_, b := post(t, srv, "/v1/chat/completions", begin+`,{"role":"assistant","content":`+quote(a.Choices[0].Message.Content)+
+		`},{"role":"user","content":"Go on."}],"max_tokens":8,"temperature":0}`)
+	if got := b.Usage.Details.Cached; got < a.Usage.Prompt || got >= b.Usage.Prompt {
+		t.Errorf("%d of the second turn's %d tokens were cached, the first turn had %d", got, b.Usage.Prompt, a.Usage.Prompt)
+	}
+}

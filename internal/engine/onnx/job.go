@@ -82,7 +82,7 @@ func (j *job) submit(ctx context.Context) *outbox {
 			limit = j.live.model.ContextTokens - len(prompt)
 		}
 		j.live.sched.submit(&sequence{
-			ctx: ctx, prompt: prompt, maxTokens: limit, ends: j.sampling.ends,
+			ctx: ctx, caller: engine.CallerFrom(ctx), prompt: prompt, maxTokens: limit, ends: j.sampling.ends,
 			sampler: newSampler(j.sampling, uint64(i), prompt), decoder: j.live.tok.NewDecoder(true),
 			stop:        stopText{stops: j.stops, include: j.includeStop},
 			promptProbs: j.echo && j.logprobs >= 0, index: i, out: out,
@@ -94,15 +94,14 @@ func (j *job) submit(ctx context.Context) *outbox {
 // run submits the job and calls each for every piece in order, then returns
 // its usage. It meters what was sampled, also for a client that left. When it
 // returns, no sequence of the job will be scheduled again.
-func (j *job) run(parent context.Context, each func(piece) error) (usage, error) {
+func (j *job) run(parent context.Context, each func(piece) error) (u usage, err error) {
 	ctx, cancel := context.WithCancel(parent)
 	defer cancel()
-	u := usage{}
 	for _, p := range j.prompts {
 		u.PromptTokens += len(p)
 	}
-	meter := engine.MeterFrom(parent)
-	meter.Prompt(u.PromptTokens, 0)
+	meter, admitted := engine.MeterFrom(parent), 0
+	defer func() { meter.Prompt(admitted, u.PromptDetails.CachedTokens) }()
 	out := j.submit(ctx)
 	var spare []piece
 	for left := j.sequences(); left > 0; {
@@ -114,6 +113,11 @@ func (j *job) run(parent context.Context, each func(piece) error) (usage, error)
 		}
 		pieces := out.take(spare)
 		for _, p := range pieces {
+			if p.admitted {
+				admitted += len(j.prompts[p.index/j.bestOf])
+				u.PromptDetails.CachedTokens += p.reused
+				continue
+			}
 			if p.tokens > 0 {
 				u.CompletionTokens += p.tokens
 				meter.Tokens(p.tokens)

@@ -368,9 +368,28 @@ func (m *model) dropLogits() {
 	}
 }
 
-// move copies the first length positions of slot from to slot to. It reports
+// copy copies the first length positions of slot from to slot to. It reports
 // false when the cache is not on the host.
-func (m *model) move(from, to, length int) bool {
+func (m *model) copy(from, to, length int) bool {
+	return m.pairs(from, to, length, func(a, b []byte) { copy(b, a) })
+}
+
+// swap exchanges the first length positions of two slots. It reports false
+// when the cache is not on the host.
+func (m *model) swap(a, b, length int) bool {
+	var page [4096]byte
+	return m.pairs(a, b, length, func(a, b []byte) {
+		for len(a) > 0 {
+			n := copy(page[:], a)
+			copy(a[:n], b[:n])
+			copy(b[:n], page[:n])
+			a, b = a[n:], b[n:]
+		}
+	})
+}
+
+// pairs calls f for the memory of each head in two slots.
+func (m *model) pairs(x, y, length int, f func(x, y []byte)) bool {
 	d := &m.cfg.Model.Decoder
 	head := m.context * d.HeadSize * m.kvType.Size()
 	row := d.KVHeads * head
@@ -381,7 +400,7 @@ func (m *model) move(from, to, length int) bool {
 			return false
 		}
 		for h := range d.KVHeads {
-			copy(b[to*row+h*head:][:used], b[from*row+h*head:][:used])
+			f(b[x*row+h*head:][:used], b[y*row+h*head:][:used])
 		}
 	}
 	return true

@@ -140,7 +140,7 @@ func TestBatchEqualsSolo(t *testing.T) {
 }
 
 // TestChunkedPrefillEqualsWhole holds that cutting a prompt changes nothing,
-// in a high slot too, and after a move to a lower one.
+// in a high slot too, and after a swap or copy to a lower one.
 func TestChunkedPrefillEqualsWhole(t *testing.T) {
 	m, tok := realModel(t, 0, 3)
 	prompt := tok.Encode(strings.Join(prompts, "\n"))
@@ -166,14 +166,23 @@ func TestChunkedPrefillEqualsWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	after := slices.Clone(rows[0])
-	if !m.move(2, 1, len(prompt)) {
-		t.Fatal("move refused on the host")
+	if !m.swap(2, 1, len(prompt)) {
+		t.Fatal("swap refused on the host")
 	}
 	if rows, err = m.decode([]int32{0, next}, []int{0, len(prompt)}); err != nil {
 		t.Fatal(err)
 	}
 	if d := maxDiff(rows[1], after); d > 1e-3 {
-		t.Errorf("after a move the logits differ by %g", d)
+		t.Errorf("after a swap the logits differ by %g", d)
+	}
+	if !m.copy(1, 0, len(prompt)) {
+		t.Fatal("copy refused on the host")
+	}
+	if rows, err = m.decode([]int32{next}, []int{len(prompt)}); err != nil {
+		t.Fatal(err)
+	}
+	if d := maxDiff(rows[0], after); d > 1e-3 {
+		t.Errorf("after a copy the logits differ by %g", d)
 	}
 }
 

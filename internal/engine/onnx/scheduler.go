@@ -26,7 +26,8 @@ const maxFaults = 3
 type runner interface {
 	prefill(ctx context.Context, slot int, tokens []int32, pos int) ([]float32, error)
 	decode(tokens []int32, lengths []int) ([][]float32, error)
-	move(from, to, length int) bool
+	copy(from, to, length int) bool
+	swap(a, b, length int) bool
 }
 
 // scheduler runs sequences on the slots of a model. loop is the one goroutine
@@ -36,9 +37,10 @@ type scheduler struct {
 	context int
 	vocab   int // ids from here on exist in the output layer only
 	log     *slog.Logger
-	slots   []*sequence // nil is free; those that decode lie low
-	scratch []*scratch  // one for each row that is sampled at once
-	faults  int         // runs that broke in a row
+	slots   []slot     // those that decode lie low
+	scratch []*scratch // one for each row that is sampled at once
+	faults  int        // runs that broke in a row
+	clock   int        // counts uses of slots
 
 	mu      sync.Mutex
 	queue   []*sequence
@@ -47,7 +49,7 @@ type scheduler struct {
 }
 
 func newScheduler(r runner, slots, context, vocab int, log *slog.Logger) *scheduler {
-	s := &scheduler{run: r, context: context, vocab: vocab, log: log, slots: make([]*sequence, slots), wake: make(chan struct{}, 1)}
+	s := &scheduler{run: r, context: context, vocab: vocab, log: log, slots: make([]slot, slots), wake: make(chan struct{}, 1)}
 	for range min(slots, runtime.GOMAXPROCS(0)) {
 		s.scratch = append(s.scratch, &scratch{})
 	}
@@ -102,24 +104,26 @@ func (s *scheduler) loop(ctx context.Context) error {
 // admit frees the slots of those who left and fills free ones in the order of
 // arrival.
 func (s *scheduler) admit() {
-	for i, q := range s.slots {
-		if q != nil && q.ctx.Err() != nil {
-			s.slots[i] = nil
+	for i := range s.slots {
+		if q := s.slots[i].seq; q != nil && q.ctx.Err() != nil {
+			s.release(i)
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.queue = slices.DeleteFunc(s.queue, func(q *sequence) bool { return q.ctx.Err() != nil })
-	for i := range s.slots {
-		if s.slots[i] == nil && len(s.queue) > 0 {
-			s.slots[i] = s.queue[0]
-			s.queue = slices.Delete(s.queue, 0, 1)
+	for len(s.queue) > 0 {
+		i := s.place(s.queue[0])
+		if i < 0 {
+			return
 		}
+		s.slots[i].seq = s.queue[0]
+		s.queue = slices.Delete(s.queue, 0, 1)
 	}
 }
 
 func (s *scheduler) idle() bool {
-	return !slices.ContainsFunc(s.slots, func(q *sequence) bool { return q != nil })
+	return !slices.ContainsFunc(s.slots, func(c slot) bool { return c.seq != nil })
 }
 
 // step runs at most one prefill chunk and one decode step.
@@ -137,8 +141,8 @@ func (s *scheduler) step(ctx context.Context) {
 // that was begun is finished before another: its client waits for less.
 func (s *scheduler) oldestPrefill() int {
 	at := -1
-	for i, q := range s.slots {
-		if q != nil && !q.decoding && (at < 0 || q.cached > s.slots[at].cached) {
+	for i, c := range s.slots {
+		if c.seq != nil && !c.seq.decoding && (at < 0 || c.seq.cached > s.slots[at].seq.cached) {
 			at = i
 		}
 	}
@@ -146,7 +150,10 @@ func (s *scheduler) oldestPrefill() int {
 }
 
 func (s *scheduler) prefill(ctx context.Context, slot int, shared bool) {
-	q := s.slots[slot]
+	q := s.slots[slot].seq
+	if !q.begun {
+		s.recall(slot)
+	}
 	n := chunkAlone
 	if shared {
 		n = chunkShared
@@ -169,52 +176,51 @@ func (s *scheduler) prefill(ctx context.Context, slot int, shared bool) {
 		return
 	}
 	s.faults = 0
+	s.slots[slot].held = append(s.slots[slot].held, q.prompt[q.cached:q.cached+n]...)
 	if q.cached += n; q.cached < len(q.prompt) {
 		q.promptProb(logits)
 		return
 	}
 	if q.maxTokens == 0 { // only the prompt was wanted
 		q.put(piece{finish: finishLength})
-		s.slots[slot] = nil
+		s.release(slot)
 		return
 	}
 	s.sample([]int{slot}, [][]float32{logits})
 }
 
-// compact moves decoding sequences from high slots into free low ones, so that
+// compact swaps decoding sequences from high slots into free low ones, so that
 // the batch has no idle rows, and returns how many rows it spans.
 func (s *scheduler) compact() int {
 	rows := len(s.slots)
 	for ; rows > 0; rows-- {
-		q := s.slots[rows-1]
-		if q == nil || !q.decoding {
+		high := &s.slots[rows-1]
+		if high.seq == nil || !high.seq.decoding {
 			continue
 		}
-		free := slices.Index(s.slots[:rows-1], nil)
-		if free < 0 || !s.run.move(rows-1, free, q.cached) {
+		free := slices.IndexFunc(s.slots[:rows-1], func(c slot) bool { return c.seq == nil })
+		if free < 0 || !s.run.swap(rows-1, free, max(len(high.held), len(s.slots[free].held))) {
 			break
 		}
-		s.slots[free], s.slots[rows-1] = q, nil
+		*high, s.slots[free] = s.slots[free], *high
 	}
 	return rows
 }
 
 func (s *scheduler) decode(rows int) {
 	tokens, lengths := make([]int32, rows), make([]int, rows)
-	for i, q := range s.slots[:rows] {
-		if q == nil {
-			continue
-		}
-		lengths[i] = q.cached
-		if q.decoding {
-			tokens[i] = q.next
+	for i, c := range s.slots[:rows] {
+		// An idle row writes behind what it holds, which must stay inside.
+		lengths[i] = min(len(c.held), s.context-1)
+		if c.seq != nil && c.seq.decoding {
+			tokens[i] = c.seq.next
 		}
 	}
 	logits, err := s.run.decode(tokens, lengths)
 	if err != nil {
 		s.broke(err)
-		for i, q := range s.slots[:rows] {
-			if q != nil && q.decoding {
+		for i, c := range s.slots[:rows] {
+			if c.seq != nil && c.seq.decoding {
 				s.end(i, errRun)
 			}
 		}
@@ -223,8 +229,9 @@ func (s *scheduler) decode(rows int) {
 	s.faults = 0
 	var slots []int
 	var live [][]float32
-	for i, q := range s.slots[:rows] {
-		if q != nil && q.decoding && q.ctx.Err() == nil {
+	for i := range s.slots[:rows] {
+		if q := s.slots[i].seq; q != nil && q.decoding && q.ctx.Err() == nil {
+			s.slots[i].held = append(s.slots[i].held, q.next)
 			q.cached++
 			slots, live = append(slots, i), append(live, logits[i])
 		}
@@ -240,7 +247,7 @@ func (s *scheduler) sample(slots []int, logits [][]float32) {
 	workers := min(len(slots), len(s.scratch))
 	work := func(w int) {
 		for i := w; i < len(slots); i += workers {
-			tokens[i], ok[i] = s.slots[slots[i]].sampler.pick(logits[i][:min(s.vocab, len(logits[i]))], s.scratch[w])
+			tokens[i], ok[i] = s.slots[slots[i]].seq.sampler.pick(logits[i][:min(s.vocab, len(logits[i]))], s.scratch[w])
 		}
 	}
 	var wg sync.WaitGroup
@@ -254,8 +261,8 @@ func (s *scheduler) sample(slots []int, logits [][]float32) {
 	for i, slot := range slots {
 		if !ok[i] {
 			s.end(slot, errNumbers)
-		} else if s.slots[slot].accept(tokens[i], s.context) {
-			s.slots[slot] = nil
+		} else if s.slots[slot].seq.accept(tokens[i], s.context) {
+			s.release(slot)
 		}
 	}
 }
@@ -267,8 +274,8 @@ func (s *scheduler) broke(err error) {
 }
 
 func (s *scheduler) end(slot int, err error) {
-	s.slots[slot].put(piece{err: err})
-	s.slots[slot] = nil
+	s.slots[slot].seq.put(piece{err: err})
+	s.release(slot)
 }
 
 // shut ends everything that is left, and refuses what comes.
@@ -280,8 +287,8 @@ func (s *scheduler) shut() {
 	for _, q := range queue {
 		q.put(piece{err: errStopped})
 	}
-	for i, q := range s.slots {
-		if q != nil {
+	for i, c := range s.slots {
+		if c.seq != nil {
 			s.end(i, errStopped)
 		}
 	}

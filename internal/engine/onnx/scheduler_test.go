@@ -30,6 +30,7 @@ type fakeModel struct {
 	held  [][]int32 // tokens each slot's cache holds
 	steps []string  // what ran, for order
 	fail  error     // returned instead of running
+	fixed bool      // the cache cannot be moved, as on a device
 }
 
 func newFakeModel(t *testing.T, slots int) *fakeModel {
@@ -40,6 +41,9 @@ func (m *fakeModel) prefill(ctx context.Context, slot int, tokens []int32, pos i
 	m.steps = append(m.steps, fmt.Sprintf("p%d:%d+%d", slot, pos, len(tokens)))
 	if m.fail != nil {
 		return nil, m.fail
+	}
+	if pos > len(m.held[slot]) {
+		m.t.Errorf("prefill of slot %d at %d, it holds %d", slot, pos, len(m.held[slot]))
 	}
 	select {
 	case <-ctx.Done():
@@ -74,10 +78,18 @@ func (m *fakeModel) after(slot int) []float32 {
 	return logits
 }
 
-func (m *fakeModel) move(from, to, length int) bool {
-	m.steps = append(m.steps, fmt.Sprintf("m%d>%d", from, to))
+func (m *fakeModel) copy(from, to, length int) bool {
+	m.steps = append(m.steps, fmt.Sprintf("c%d>%d:%d", from, to, length))
 	m.held[to] = append(m.held[to][:0], m.held[from][:length]...)
-	return true
+	return !m.fixed
+}
+
+func (m *fakeModel) swap(a, b, length int) bool {
+	m.steps = append(m.steps, fmt.Sprintf("s%d<>%d", a, b))
+	if !m.fixed {
+		m.held[a], m.held[b] = m.held[b], m.held[a]
+	}
+	return !m.fixed
 }
 
 // pass lets the fake clock run.
@@ -136,7 +148,7 @@ func TestSequencesJoinAndLeaveARunningBatch(t *testing.T) {
 				t.Errorf("read = %q %q %v, want %q %q", text, finish, err, tc.text, tc.finish)
 			}
 		}
-		if got := strings.Join(m.steps, " "); !strings.Contains(got, "m2>1") && !strings.Contains(got, "d2") {
+		if got := strings.Join(m.steps, " "); !strings.Contains(got, "s2<>1") || !strings.Contains(got, "d2") {
 			t.Errorf("steps %s: the batch never shrank", got)
 		}
 	})

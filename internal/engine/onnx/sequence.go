@@ -33,6 +33,7 @@ type textDecoder interface {
 // part, the scheduler's goroutine owns the second, outbox joins the two.
 type sequence struct {
 	ctx       context.Context
+	caller    string  // whose cached tokens it may reuse
 	prompt    []int32 // at least one token, fewer than the context
 	maxTokens int     // at least 1
 	ends      []int32 // tokens that end the sequence
@@ -45,6 +46,7 @@ type sequence struct {
 
 	cached   int   // tokens of this sequence in the KV cache
 	next     int32 // sampled, not yet in the cache; valid once decoding
+	begun    bool  // its prefill has begun
 	decoding bool
 	produced int
 
@@ -105,13 +107,15 @@ func (q *sequence) put(p piece) {
 
 // piece is what one step added to a sequence.
 type piece struct {
-	index  int // of the choice
-	text   string
-	tokens int        // sampled in this step
-	prob   *tokenProb // of the token, when asked for
-	prompt bool       // prob is of a prompt token
-	finish string     // set on the last piece
-	err    error      // set on the last piece instead of finish
+	index    int // of the choice
+	text     string
+	tokens   int  // sampled in this step
+	admitted bool // the prefill begins; reused of the prompt's tokens come from the cache
+	reused   int
+	prob     *tokenProb // of the token, when asked for
+	prompt   bool       // prob is of a prompt token
+	finish   string     // set on the last piece
+	err      error      // set on the last piece instead of finish
 
 	stopText  string // the stop string that ended the sequence
 	stopToken int32  // the token that did, when stopText is empty
