@@ -40,7 +40,6 @@ var arrows = map[string][]string{
 	"internal/engine/onnx/gguf/gguftest": {},
 
 	"test/arch": {},
-	"test/soak": {},
 }
 
 // onlyTests lists what tests may import besides the arrows of their package.
