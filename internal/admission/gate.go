@@ -69,7 +69,7 @@ func New(cfg Config) *Gate {
 func (g *Gate) Acquire(ctx context.Context) (release func(), queued time.Duration, err error) {
 	arrived := time.Now()
 	g.mu.Lock()
-	if err := g.refusal(); err != nil {
+	if err := g.refusal(ctx); err != nil {
 		g.mu.Unlock()
 		return nil, 0, err
 	}
@@ -91,7 +91,7 @@ func (g *Gate) Acquire(ctx context.Context) (release func(), queued time.Duratio
 func (g *Gate) Ready(ctx context.Context) (queued time.Duration, err error) {
 	arrived := time.Now()
 	g.mu.Lock()
-	if err := g.refusal(); err != nil {
+	if err := g.refusal(ctx); err != nil {
 		g.mu.Unlock()
 		return 0, err
 	}
@@ -103,15 +103,15 @@ func (g *Gate) Ready(ctx context.Context) (queued time.Duration, err error) {
 	return time.Since(arrived), err
 }
 
-// refusal says why nobody is let in or queued now. g.mu is held.
-func (g *Gate) refusal() error {
+// refusal says why the caller is neither let in nor queued. g.mu is held.
+func (g *Gate) refusal(ctx context.Context) error {
 	switch {
 	case g.draining:
 		return ErrDraining
 	case g.failed:
 		return ErrEngineFailed
 	}
-	return nil
+	return ctx.Err() // a slot is no use to a caller that has left
 }
 
 // wait queues the caller. It is entered with g.mu held and returns without.

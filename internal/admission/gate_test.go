@@ -178,6 +178,19 @@ func TestCancelLeavesTheQueue(t *testing.T) {
 	})
 }
 
+func TestLeftBeforeArriving(t *testing.T) {
+	g := gate(1)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := g.Acquire(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("Acquire() = %v, want %v", err, context.Canceled)
+	}
+	if _, err := g.Ready(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("Ready() = %v, want %v", err, context.Canceled)
+	}
+	wantStats(t, g, Stats{Capacity: 1})
+}
+
 func TestDeadlineInTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := gate(1)

@@ -40,8 +40,10 @@ func newExchange(s *Server, w http.ResponseWriter, r *http.Request) *exchange {
 		x.flusher = f
 	}
 	if r.ContentLength != 0 {
-		// Also a body that nobody wants is read before the connection is reused.
-		x.readDeadline(x.start.Add(readBodyTimeout))
+		// A body that nobody wants is read, too, before the connection is
+		// reused. net/http lifts the deadline once the body is read. Not
+		// every writer has deadlines, and those without have no slow clients.
+		_ = http.NewResponseController(w).SetReadDeadline(x.start.Add(readBodyTimeout))
 	}
 	w.Header().Set("X-Request-Id", x.id)
 	return x
@@ -53,10 +55,6 @@ func exchangeOf(r *http.Request) *exchange { return r.Context().Value(exchangeKe
 func (x *exchange) into(r *http.Request) *http.Request {
 	return r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
 }
-
-// readDeadline bounds the reading of the body. Not every writer has deadlines,
-// and those without have no slow clients.
-func (x *exchange) readDeadline(t time.Time) { _ = http.NewResponseController(x.w).SetReadDeadline(t) }
 
 // Header implements http.ResponseWriter.
 func (x *exchange) Header() http.Header { return x.w.Header() }

@@ -119,8 +119,6 @@ func (s *Server) read(x *exchange, r *http.Request) ([]byte, *openai.Error) {
 	var tooBig *http.MaxBytesError
 	switch {
 	case err == nil:
-		// From here on net/http reads only to notice a client that leaves.
-		x.readDeadline(time.Time{})
 		return buf.Bytes(), nil
 	case errors.As(err, &tooBig):
 		x.Header().Set("Connection", "close")

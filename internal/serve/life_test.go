@@ -339,3 +339,29 @@ func TestSlowBody(t *testing.T) {
 		_ = conn.Close()
 	})
 }
+
+// Clients that come and go leave no slot taken and harm no one else's answer.
+func TestChurn(t *testing.T) {
+	cfg := config()
+	cfg.MaxQueue = 100
+	inBubble(t, cfg, ready(4), tick(3), func(t *testing.T, l *live) {
+		var stay []*reply
+		for i := range 60 {
+			r := l.post(t, "/v1/chat/completions", chat)
+			if i%3 == 0 { // some wait, some run, some are done
+				time.AfterFunc(time.Duration(i*700)*time.Millisecond, r.cancel)
+			} else {
+				stay = append(stay, r)
+			}
+			synctest.Sleep(100 * time.Millisecond)
+		}
+		for i, r := range stay {
+			<-r.ended
+			if r.status != 200 || r.text() != events(3)+done {
+				t.Errorf("client %d: %d %q", i, r.status, r.text())
+			}
+		}
+		synctest.Sleep(time.Minute)
+		l.wantMetrics(t, "infer_requests_running 0", "infer_requests_waiting 0", "infer_saturation 0")
+	})
+}

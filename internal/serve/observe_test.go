@@ -148,6 +148,26 @@ func TestFirstScrape(t *testing.T) {
 	}
 }
 
+// Scrapers that ask for protobuf get native buckets, the others classic ones.
+func TestHistogramsAreNativeAndClassic(t *testing.T) {
+	families, err := newFixture(t, config(), ready(1), say).reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, f := range families {
+		if h := f.GetMetric()[0].GetHistogram(); h != nil {
+			n++
+			if h.Schema == nil || len(h.GetBucket()) < 10 {
+				t.Errorf("%s: schema %v, %d classic buckets", f.GetName(), h.Schema, len(h.GetBucket()))
+			}
+		}
+	}
+	if n != 4 {
+		t.Errorf("%d histograms, want 4", n)
+	}
+}
+
 func TestOpenMetrics(t *testing.T) {
 	f := newFixture(t, config(), ready(3), say)
 	w := f.do("GET", "/metrics", "", "Accept", "application/openmetrics-text; version=1.0.0")
@@ -162,7 +182,7 @@ func TestTokenMetrics(t *testing.T) {
 		m.Prompt(100, 64)
 		m.Tokens(0) // nothing was sampled
 		for _, gap := range []time.Duration{2 * time.Second, 100 * time.Millisecond, 300 * time.Millisecond} {
-			time.Sleep(gap) // on the fake clock
+			<-time.After(gap)
 			m.Tokens(2)
 		}
 		say(w, r)
