@@ -19,7 +19,7 @@ var arrows = map[string][]string{
 		"internal/engine/vllm", "internal/engine/onnx", "internal/admission", "internal/engine", "internal/openai"},
 
 	// These never import each other; cmd/infer joins them.
-	"internal/serve":       {"internal/admission", "internal/engine", "internal/openai"},
+	"internal/serve":       {"internal/admission", "internal/engine", "internal/translate", "internal/openai"},
 	"internal/jobs":        {"internal/admission", "internal/engine", "internal/openai"},
 	"internal/dapr":        {"internal/admission", "internal/engine", "internal/openai"},
 	"internal/scale":       {"internal/admission", "internal/engine", "internal/openai"},
@@ -34,6 +34,7 @@ var arrows = map[string][]string{
 
 	"internal/admission": {"internal/openai"},
 	"internal/engine":    {"internal/openai"},
+	"internal/translate": {"internal/openai"},
 	"internal/openai":    {},
 
 	// Doubles and builders for tests: see onlyTests.

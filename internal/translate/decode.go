@@ -1,0 +1,143 @@
+package translate
+
+import (
+	"encoding/json/jsontext"
+	"encoding/json/v2"
+	"errors"
+	"net/http"
+	"reflect"
+	"strings"
+
+	"infer/internal/openai"
+)
+
+// lenient lets text from a model that is not UTF-8 through, as U+FFFD.
+var lenient = jsontext.AllowInvalidUTF8(true)
+
+// decode parses a value of a request strictly. at is where the value stands in
+// the request; the error names the field at fault from there.
+func decode[T any](raw []byte, at string) (T, *openai.Error) {
+	var v T
+	if err := json.Unmarshal(raw, &v, json.RejectUnknownMembers(true)); err != nil {
+		return v, fault(err, at)
+	}
+	return v, nil
+}
+
+// fault says what the parser found, without repeating the client's values.
+func fault(err error, at string) *openai.Error {
+	var semantic *json.SemanticError
+	if !errors.As(err, &semantic) {
+		return openai.Invalid(at, openai.CodeInvalidJSON, "the body is not valid JSON; send one JSON object")
+	}
+	param := join(at, semantic.JSONPointer)
+	if errors.Is(err, json.ErrUnknownName) {
+		return openai.Invalid(param, openai.CodeUnsupported, "%s is not supported here; leave it out", param)
+	}
+	if param == "" {
+		return openai.Invalid("", openai.CodeInvalidJSON, "the body is JSON but not an object; send one JSON object")
+	}
+	return invalid(param, "must be "+typeName(semantic.GoType))
+}
+
+// invalid returns a 400 that begins with the field's name.
+func invalid(param, what string) *openai.Error {
+	return openai.Invalid(param, openai.CodeInvalidValue, "%s %s", param, what)
+}
+
+// unsupported returns a 400 about something that this surface does not offer.
+func unsupported(param, what string) *openai.Error {
+	return openai.Invalid(param, openai.CodeUnsupported, "%s %s", param, what)
+}
+
+// missing returns a 400 about a field that must be there.
+func missing(param, want string) *openai.Error {
+	return openai.Invalid(param, openai.CodeMissingField, "%s is required: %s", param, want)
+}
+
+// join writes a JSON pointer below at as clients know it: messages[0].content.
+func join(at string, pointer jsontext.Pointer) string {
+	var b strings.Builder
+	b.WriteString(at)
+	for name := range pointer.Tokens() {
+		switch {
+		case strings.Trim(name, "0123456789") == "" && b.Len() > 0:
+			b.WriteString("[" + name + "]")
+		case b.Len() == 0:
+			b.WriteString(name)
+		default:
+			b.WriteString("." + name)
+		}
+	}
+	return strings.ToValidUTF8(b.String(), "\ufffd")
+}
+
+func typeName(t reflect.Type) string {
+	if t == nil {
+		return "of another type"
+	}
+	switch t.Kind() {
+	case reflect.Pointer:
+		return typeName(t.Elem())
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Int, reflect.Int64:
+		return "an integer"
+	case reflect.Float64:
+		return "a number"
+	case reflect.Slice:
+		return "a list"
+	}
+	return "an object"
+}
+
+// absent says that a value was not given or is null.
+func absent(raw jsontext.Value) bool { return len(raw) == 0 || raw.Kind() == 'n' }
+
+// kindOf peeks at the type of a tagged object. Everything else of it is parsed
+// by the caller, who knows then what may be there.
+func kindOf(raw jsontext.Value, at string) (string, *openai.Error) {
+	if raw.Kind() != '{' {
+		return "", invalid(at, "must be an object")
+	}
+	var tag struct {
+		Type string `json:"type"`
+	}
+	if err := json.Unmarshal(raw, &tag); err != nil {
+		return "", fault(err, at)
+	}
+	return tag.Type, nil
+}
+
+// elements splits a list.
+func elements(raw jsontext.Value, at string) ([]jsontext.Value, *openai.Error) {
+	if raw.Kind() != '[' {
+		return nil, invalid(at, "must be a list")
+	}
+	return decode[[]jsontext.Value](raw, at)
+}
+
+// given is the text of an optional string.
+func given(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
+
+// orElse is what p points to, or def.
+func orElse[T any](p *T, def T) T {
+	if p == nil {
+		return def
+	}
+	return *p
+}
+
+// brokeOff is the engine's fault in a shape that clients of either protocol
+// may try again on.
+func brokeOff(what string) *openai.Error {
+	return &openai.Error{Status: http.StatusBadGateway, Type: openai.TypeServer, Code: openai.CodeBrokeOff,
+		Message: what + "; send the request again, and see the server's log when it repeats"}
+}

@@ -1,0 +1,54 @@
+package translate
+
+import (
+	"encoding/json/v2"
+	"net/http"
+
+	"infer/internal/openai"
+)
+
+// messagesError is Anthropic's error body.
+type messagesError struct {
+	Type  string `json:"type"` // always error
+	Error struct {
+		Type    string `json:"type"`
+		Message string `json:"message"`
+	} `json:"error"`
+	RequestID string `json:"request_id,omitzero"`
+}
+
+// messagesFault says e in Anthropic's words.
+func messagesFault(e *openai.Error, requestID string) messagesError {
+	m := messagesError{Type: "error", RequestID: requestID}
+	m.Error.Message = e.Message
+	switch {
+	case e.Status == http.StatusRequestEntityTooLarge:
+		m.Error.Type = "request_too_large"
+	case e.Type == openai.TypeUnavailable:
+		m.Error.Type = "overloaded_error"
+	case e.Type == openai.TypeServer:
+		m.Error.Type = "api_error"
+	default: // the others have the same name
+		m.Error.Type = e.Type
+	}
+	return m
+}
+
+// MessagesErrorBody returns e as the body that clients of the Messages
+// protocol parse.
+func MessagesErrorBody(e *openai.Error, requestID string) []byte {
+	b, err := json.Marshal(messagesFault(e, requestID), lenient)
+	if err != nil { // strings always marshal when invalid UTF-8 is allowed
+		return []byte(`{"type":"error","error":{"type":"api_error","message":"internal error"}}`)
+	}
+	return b
+}
+
+// refuseMessages answers with e. Nothing may have been written before.
+func refuseMessages(w http.ResponseWriter, e *openai.Error) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Del("Content-Length")
+	w.WriteHeader(e.Status)
+	_, _ = w.Write(MessagesErrorBody(e, h.Get("X-Request-Id"))) // the client may have left
+}
