@@ -73,7 +73,7 @@ func (c chatCmd) run(ctx context.Context, p process) error {
 // interactive asks what is typed until /exit, Ctrl-D, or Ctrl-C between
 // answers.
 func (c *conversation) interactive(ctx context.Context) error {
-	fmt.Fprintf(c.p.stderr, "%s at %s. Ctrl-C stops an answer; /exit or Ctrl-D ends.\n", c.client.request.Model, c.client.base)
+	say(c.p.stderr, "%s at %s. Ctrl-C stops an answer; /exit or Ctrl-D ends.\n", c.client.request.Model, c.client.base)
 	lines := make(chan string)
 	// This goroutine outlives the conversation when that ends while a read of
 	// the terminal blocks: such a read cannot be interrupted, and the program
@@ -89,10 +89,10 @@ func (c *conversation) interactive(ctx context.Context) error {
 		}
 	}()
 	for {
-		fmt.Fprint(c.p.stderr, "> ")
+		say(c.p.stderr, "> ")
 		select {
 		case <-c.p.signals:
-			fmt.Fprintln(c.p.stderr)
+			say(c.p.stderr, "\n")
 			return nil
 		case line, ok := <-lines:
 			line = strings.TrimSpace(line)
@@ -103,7 +103,7 @@ func (c *conversation) interactive(ctx context.Context) error {
 				continue
 			}
 			if err := c.ask(ctx, line); err != nil {
-				fmt.Fprintf(c.p.stderr, "infer: %v\n", err)
+				say(c.p.stderr, "infer: %v\n", err)
 			}
 		}
 	}
@@ -118,10 +118,10 @@ func (c *conversation) ask(ctx context.Context, prompt string) error {
 		c.said = c.said[:len(c.said)-1]
 	} else {
 		c.said = append(c.said, message{Role: "assistant", Content: a.text})
-		fmt.Fprintln(c.p.stdout)
+		say(c.p.stdout, "\n")
 	}
 	if err == nil {
-		fmt.Fprintln(c.p.stderr, a.speed())
+		say(c.p.stderr, "%s\n", a.speed())
 	}
 	return err
 }
@@ -141,7 +141,7 @@ func (c *conversation) answer(ctx context.Context) (answer, error) {
 		}
 	}()
 	a, err := c.client.stream(ctx, c.said, func(text string) {
-		fmt.Fprint(c.p.stdout, printable(text))
+		say(c.p.stdout, "%s", printable(text))
 	})
 	close(ended)
 	<-watched
@@ -166,6 +166,11 @@ func (a answer) speed() string {
 	}
 	return fmt.Sprintf("[%d tokens, TTFT %d ms, %.1f tokens/s]", a.tokens, a.ttft.Milliseconds(),
 		float64(a.tokens-1)/a.decode.Seconds())
+}
+
+// say writes to a terminal. When that is gone there is nobody to tell.
+func say(w io.Writer, format string, args ...any) {
+	_, _ = fmt.Fprintf(w, format, args...)
 }
 
 // printable drops control characters, with which a model could move the cursor

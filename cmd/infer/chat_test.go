@@ -143,7 +143,7 @@ func TestChatInterrupt(t *testing.T) {
 	seen := &signalOn{text: "endless", signals: signals}
 	var errOut bytes.Buffer
 	stdin, typed := io.Pipe()
-	defer typed.Close()
+	t.Cleanup(func() { _ = typed.Close() })
 	p.stdin, p.stdout, p.stderr, p.signals = stdin, seen, &errOut, signals
 	conv := conversation{p: p, client: newClient(chatCmd{URL: url, Model: "m1"})}
 	go func() { _, _ = io.WriteString(typed, "\ngo on\n") }()

@@ -104,7 +104,7 @@ func (c *serveCmd) run(ctx context.Context, p process) error {
 	if err != nil {
 		return err
 	}
-	defer ln.Close() // closed by the server, unless it is not reached
+	defer func() { _ = ln.Close() }() // the server closes it too, when it is reached
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewBuildInfoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

@@ -30,7 +30,7 @@ func TestPortInUse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
+	t.Cleanup(func() { _ = ln.Close() })
 	addr := ln.Addr().String()
 	cache := filepath.Join(t.TempDir(), "cache")
 	code, _, stderr := exits(t, nil, "--listen", addr, "--model", "anything", "--cache", cache)
@@ -89,7 +89,9 @@ func TestAnswersBeforeTheModelIsThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	addr := ln.Addr().String()
-	ln.Close()
+	if err := ln.Close(); err != nil {
+		t.Fatal(err)
+	}
 	cmd := program(t, nil, "--listen", addr, "--model", fromMake(t, "INFER_TEST_MODEL_GGUF"),
 		"--onnx-library", fromMake(t, "INFER_TEST_ONNXRUNTIME"))
 	began := time.Now()
@@ -118,7 +120,7 @@ func firstAnswer(t *testing.T, url string) int {
 	for {
 		resp, err := http.Get(url)
 		if err == nil {
-			resp.Body.Close()
+			_ = resp.Body.Close()
 			return resp.StatusCode
 		}
 		select {
