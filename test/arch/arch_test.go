@@ -40,7 +40,8 @@ var arrows = map[string][]string{
 	// Doubles and builders for tests: see onlyTests.
 	"internal/engine/onnx/gguf/gguftest": {},
 
-	"test/arch": {},
+	"test/arch":    {},
+	"test/scripts": {},
 }
 
 // onlyTests lists what tests may import besides the arrows of their package.

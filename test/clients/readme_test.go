@@ -45,6 +45,7 @@ func TestReadme(t *testing.T) {
 		s.shell(block)
 	}
 	s.checkMetrics(text)
+	s.checkPaths(text)
 	if err := syscall.Kill(-s.cmd.Process.Pid, syscall.SIGINT); err != nil { // as a terminal does on Ctrl-C
 		t.Fatal(err)
 	}
@@ -96,6 +97,21 @@ func (s *server) shell(block string) {
 	out, err := cmd.CombinedOutput()
 	if err != nil || len(out) == 0 {
 		s.t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// checkPaths looks in text for every path that GET / lists.
+func (s *server) checkPaths(text string) {
+	s.t.Helper()
+	_, index := s.get("/")
+	paths := regexp.MustCompile(`(?m)^(?:GET|POST) +(/[a-z0-9/_]*)`).FindAllStringSubmatch(index, -1)
+	if len(paths) < 5 {
+		s.t.Errorf("GET / lists %d paths:\n%s", len(paths), index)
+	}
+	for _, m := range paths {
+		if !strings.Contains(text, m[1]) {
+			s.t.Errorf("README.md does not name the path %s", m[1])
+		}
 	}
 }
 

@@ -1,0 +1,3 @@
+// Package scripts tests the shell scripts that fetch and check, without the
+// network: wheels are made here and found in a folder.
+package scripts
