@@ -115,8 +115,13 @@ func (e *Error) Body() []byte {
 	return b
 }
 
-// WriteError answers with e. Nothing may have been written before.
+// WriteError answers with e. Nothing may have been written before. A writer
+// with a method WriteError gives it the shape of another protocol.
 func WriteError(w http.ResponseWriter, e *Error) {
+	if own, ok := w.(interface{ WriteError(*Error) }); ok {
+		own.WriteError(e)
+		return
+	}
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Del("Content-Length")

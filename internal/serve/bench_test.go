@@ -29,7 +29,7 @@ func BenchmarkTokenRelay(b *testing.B) {
 	r := httptest.NewRequest("POST", "/v1/completions", nil)
 	x := newExchange(f.Server, drop{http.Header{}}, r)
 	x.meter = f.metrics.meter(x.start, "small")
-	rl := newRelay(x)
+	rl := newRelay(x, x)
 	rl.Header().Set("Content-Type", "text/event-stream")
 	rc := http.NewResponseController(rl)
 	b.ReportAllocs()

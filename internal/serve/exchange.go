@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"infer/internal/openai"
 )
 
 // exchange is one request and its answer so far. It is the http.ResponseWriter
@@ -18,8 +20,10 @@ type exchange struct {
 	flusher interface{ FlushError() error }
 
 	id      string
-	route   string // the pattern; empty until known
-	model   string // a served name, or unknown
+	errors  func(*openai.Error) []byte // the shape of error bodies
+	asked   string                     // the model that the request names
+	route   string                     // the pattern; empty until known
+	model   string                     // a served name, or unknown
 	start   time.Time
 	queued  time.Duration
 	meter   *meter // nil unless the engine was asked
@@ -46,6 +50,7 @@ func newExchange(s *Server, w http.ResponseWriter, r *http.Request) *exchange {
 		_ = http.NewResponseController(w).SetReadDeadline(x.start.Add(readBodyTimeout))
 	}
 	w.Header().Set("X-Request-Id", x.id)
+	x.speak(r.URL.Path)
 	return x
 }
 

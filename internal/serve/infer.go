@@ -26,9 +26,14 @@ func (s *Server) whenReady(ctx context.Context) (func(), time.Duration, error) {
 }
 
 // engine is the way of a request to the model: read and understand it, wait
-// for admission, relay. timed routes count in the latency metrics.
-func (s *Server) engine(admit admit, timed bool) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
+// for admission, relay. timed routes count in the latency metrics. Translators
+// stand before admission, so that what they refuse waits for nothing.
+func (s *Server) engine(admit admit, timed bool, translators ...func(http.Handler) http.Handler) http.HandlerFunc {
+	var next http.Handler = s.ask(admit, timed)
+	for _, translate := range translators {
+		next = translate(next)
+	}
+	return func(_ http.ResponseWriter, r *http.Request) {
 		x := exchangeOf(r)
 		x.route, x.model, x.modeled, x.timed = routeOf(r.Context()), unknown, true, timed
 		ctx, cancel, e := deadline(r, x.start)
@@ -41,7 +46,18 @@ func (s *Server) engine(admit admit, timed bool) http.HandlerFunc {
 		if !ok {
 			return
 		}
-		x.stream = req.Stream
+		x.stream, x.asked = req.Stream, req.Model
+		r = r.WithContext(ctx)
+		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+		next.ServeHTTP(x, r)
+	}
+}
+
+// ask admits an understood request and relays it. w is the exchange, or a
+// translator's writer in front of it.
+func (s *Server) ask(admit admit, timed bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		x, ctx := exchangeOf(r), r.Context()
 		release, queued, err := admit(ctx)
 		x.queued = queued
 		if timed {
@@ -51,16 +67,17 @@ func (s *Server) engine(admit admit, timed bool) http.HandlerFunc {
 			if cause := context.Cause(ctx); errors.Is(err, ctx.Err()) && cause != nil {
 				err = cause
 			}
-			s.refuse(x, err)
+			s.refuse(x, w, err)
 			return
 		}
 		defer release()
 		// The engine may have learned its models while the request was held.
-		if x.model, e = serves(s.eng.Status().Models, req.Model); e != nil {
-			openai.WriteError(x, e)
+		var e *openai.Error
+		if x.model, e = serves(s.eng.Status().Models, x.asked); e != nil {
+			openai.WriteError(w, e)
 			return
 		}
-		s.relay(ctx, x, r, body)
+		s.relay(x, w, r)
 	}
 }
 
@@ -154,12 +171,11 @@ func deadline(r *http.Request, start time.Time) (context.Context, context.Cancel
 
 // relay lets the engine answer, and ends the answer itself when the engine
 // does not: no stream ends without its terminator.
-func (s *Server) relay(ctx context.Context, x *exchange, r *http.Request, body []byte) {
+func (s *Server) relay(x *exchange, w http.ResponseWriter, r *http.Request) {
+	ctx := r.Context()
 	x.meter = s.metrics.meter(x.start, x.model)
 	r = r.WithContext(engine.WithMeter(ctx, x.meter))
-	r.Body = io.NopCloser(bytes.NewReader(body))
-	r.ContentLength = int64(len(body))
-	rl := newRelay(x)
+	rl := newRelay(x, w)
 	// An engine that does not heed its context is ended all the same.
 	stop := context.AfterFunc(ctx, func() { rl.cut(context.Cause(ctx)) })
 	defer stop()

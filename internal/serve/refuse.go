@@ -87,7 +87,7 @@ func (s *Server) explain(e *openai.Error) {
 }
 
 // refuse answers a request that did not reach the engine.
-func (s *Server) refuse(x *exchange, err error) {
+func (s *Server) refuse(x *exchange, w http.ResponseWriter, err error) {
 	e, reason, ok := s.refusal(err)
 	if !ok {
 		x.gone = true
@@ -98,7 +98,7 @@ func (s *Server) refuse(x *exchange, err error) {
 	} else {
 		s.metrics.rejected.WithLabelValues(reason).Inc()
 	}
-	openai.WriteError(x, e)
+	openai.WriteError(w, e)
 }
 
 // advise sets what tells clients whether and when to try again.

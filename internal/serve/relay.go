@@ -25,6 +25,8 @@ const terminator = "data: [DONE]\n\n"
 // cut while the handler is still in it.
 type relay struct {
 	x      *exchange
+	w      http.ResponseWriter // the exchange, or a translator's writer in front of it
+	flush  *http.ResponseController
 	header http.Header // the engine's own, so that a cut never races with it
 
 	mu      sync.Mutex
@@ -36,7 +38,9 @@ type relay struct {
 	tail    [len(terminator)]byte // the last bytes of the stream
 }
 
-func newRelay(x *exchange) *relay { return &relay{x: x, header: make(http.Header)} }
+func newRelay(x *exchange, w http.ResponseWriter) *relay {
+	return &relay{x: x, w: w, flush: http.NewResponseController(w), header: make(http.Header)}
+}
 
 // Header implements http.ResponseWriter.
 func (rl *relay) Header() http.Header { return rl.header }
@@ -55,13 +59,13 @@ func (rl *relay) begin(status int) {
 	}
 	rl.started = true
 	rl.sse = isStream(rl.header)
-	h := rl.x.Header()
+	h := rl.w.Header()
 	for k, v := range rl.header {
 		if k != "X-Request-Id" { // ours
 			h[k] = v
 		}
 	}
-	rl.x.WriteHeader(status)
+	rl.w.WriteHeader(status)
 }
 
 // Write implements http.ResponseWriter.
@@ -72,7 +76,7 @@ func (rl *relay) Write(p []byte) (int, error) {
 		return 0, errCut
 	}
 	rl.begin(http.StatusOK)
-	n, err := rl.x.Write(p)
+	n, err := rl.w.Write(p)
 	if rl.sse {
 		rl.note(p[:n])
 	}
@@ -103,14 +107,14 @@ func (rl *relay) FlushError() error {
 		return errCut
 	}
 	rl.begin(http.StatusOK)
-	return rl.x.FlushError()
+	return rl.flush.Flush()
 }
 
 // Flush implements http.Flusher.
 func (rl *relay) Flush() { _ = rl.FlushError() } // the next write reports it
 
 // Unwrap implements what http.ResponseController looks for.
-func (rl *relay) Unwrap() http.ResponseWriter { return rl.x }
+func (rl *relay) Unwrap() http.ResponseWriter { return rl.w }
 
 // cut ends the answer because of cause, while the engine may still be at it.
 func (rl *relay) cut(cause error) {
@@ -170,7 +174,7 @@ func (rl *relay) cutShort(cause error) {
 func (rl *relay) fail(e *openai.Error, by string) {
 	switch {
 	case !rl.started:
-		openai.WriteError(rl.x, e)
+		openai.WriteError(rl.w, e)
 	case rl.sse:
 		rl.x.cut = by
 		var b []byte
@@ -178,8 +182,8 @@ func (rl *relay) fail(e *openai.Error, by string) {
 			b = append(b, "\n\n"...) // ends an event that was left open
 		}
 		b = append(append(append(b, "data: "...), e.Body()...), "\n\n"+terminator...)
-		if _, err := rl.x.Write(b); err == nil {
-			_ = rl.x.FlushError() // the client may have left
+		if _, err := rl.w.Write(b); err == nil {
+			_ = rl.flush.Flush() // the client may have left
 		}
 	default:
 		rl.half = true

@@ -11,17 +11,21 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"infer/internal/openai"
+	"infer/internal/translate"
 )
 
 // routes is the whole surface. Only the paths listed here reach the engine.
 func (s *Server) routes(reg *prometheus.Registry) *chi.Mux {
 	r := chi.NewRouter()
-	r.Use(s.observe)
+	r.Use(s.observe, apiKey)
 	r.NotFound(s.notFound)
 	r.MethodNotAllowed(s.methodNotAllowed)
 
 	r.Post("/v1/chat/completions", s.engine(s.gate.Acquire, true))
 	r.Post("/v1/completions", s.engine(s.gate.Acquire, true))
+	r.Post("/v1/responses", s.engine(s.gate.Acquire, true, translate.Responses))
+	r.Post("/v1/messages", s.engine(s.gate.Acquire, true, translate.Messages))
+	r.Post("/v1/messages/count_tokens", s.engine(s.whenReady, false, translate.CountTokens))
 	r.Post("/tokenize", s.engine(s.whenReady, false))
 	r.Post("/detokenize", s.engine(s.whenReady, false))
 
@@ -74,6 +78,8 @@ const index = `infer
 
 POST /v1/chat/completions   OpenAI chat, with streaming
 POST /v1/completions        OpenAI completions, with streaming
+POST /v1/responses          OpenAI responses, stateless, with streaming
+POST /v1/messages           Anthropic messages, with streaming; /count_tokens
 POST /tokenize              text to token ids
 POST /detokenize            token ids to text
 GET  /v1/models[/ID]        served models

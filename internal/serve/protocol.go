@@ -1,0 +1,40 @@
+package serve
+
+import (
+	"net/http"
+	"strings"
+
+	"infer/internal/openai"
+	"infer/internal/translate"
+)
+
+// speak chooses the shape of errors by the path, so that also those of paths,
+// methods and keys are what the client of that path parses.
+func (x *exchange) speak(path string) {
+	x.errors = (*openai.Error).Body
+	if path == "/v1/messages" || strings.HasPrefix(path, "/v1/messages/") {
+		x.errors = func(e *openai.Error) []byte { return translate.MessagesErrorBody(e, x.id) }
+		x.Header().Set("Request-Id", x.id) // where Anthropic's clients look for it
+	}
+}
+
+// WriteError implements what openai.WriteError looks for.
+func (x *exchange) WriteError(e *openai.Error) {
+	h := x.Header()
+	h.Set("Content-Type", "application/json")
+	h.Del("Content-Length")
+	x.WriteHeader(e.Status)
+	_, _ = x.Write(x.errors(e)) // the client may have left; there is nobody to tell
+}
+
+// apiKey lets Anthropic's header of keys mean the same as OpenAI's.
+func apiKey(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if key := r.Header.Get("X-Api-Key"); key != "" && r.Header.Get("Authorization") == "" {
+			r = r.WithContext(r.Context())
+			r.Header = r.Header.Clone()
+			r.Header.Set("Authorization", "Bearer "+key)
+		}
+		next.ServeHTTP(w, r)
+	})
+}
