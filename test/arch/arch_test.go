@@ -26,11 +26,12 @@ var arrows = map[string][]string{
 	"internal/gpu":         {"internal/admission", "internal/engine", "internal/openai"},
 	"internal/engine/vllm": {"internal/admission", "internal/engine", "internal/openai"},
 	"internal/engine/onnx": {"internal/admission", "internal/engine", "internal/openai",
-		"internal/engine/onnx/ort", "internal/engine/onnx/tokenizer", "internal/engine/onnx/gguf"},
+		"internal/engine/onnx/ort", "internal/engine/onnx/tokenizer", "internal/engine/onnx/gguf", "internal/engine/onnx/grammar"},
 
 	"internal/engine/onnx/ort":       {},
 	"internal/engine/onnx/tokenizer": {},
 	"internal/engine/onnx/gguf":      {},
+	"internal/engine/onnx/grammar":   {},
 
 	"internal/admission": {"internal/openai"},
 	"internal/engine":    {"internal/openai"},
@@ -40,8 +41,8 @@ var arrows = map[string][]string{
 	// Doubles and builders for tests: see onlyTests.
 	"internal/engine/onnx/gguf/gguftest": {},
 
-	"test/arch":    {},
-	"test/scripts": {},
+	"test/arch":      {},
+	"test/protocols": {"internal/serve", "internal/engine", "internal/openai"},
 }
 
 // onlyTests lists what tests may import besides the arrows of their package.

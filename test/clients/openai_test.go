@@ -14,6 +14,7 @@ func TestChatAndStreamSayTheSame(t *testing.T) {
 	s := ready(t)
 	client := s.client(0)
 	params := ask("Name three fruits.", 24)
+	s.warm(params)
 	whole, err := client.Chat.Completions.New(timeout(t), params)
 	if err != nil {
 		t.Fatal(err)

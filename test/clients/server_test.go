@@ -224,6 +224,17 @@ func ask(prompt string, tokens int64) openai.ChatCompletionNewParams {
 	}
 }
 
+// warm asks once, so that the answers that a test compares all begin with a
+// cached prompt: where two words are as likely as each other, the kernels for a
+// long and a short prefill may choose differently.
+func (s *server) warm(p openai.ChatCompletionNewParams) {
+	s.t.Helper()
+	client := s.client(0)
+	if _, err := client.Chat.Completions.New(timeout(s.t), p); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 // count returns parameters for an answer of exactly so many tokens: the model
 // goes on counting.
 func count(tokens int64) openai.CompletionNewParams {

@@ -32,6 +32,7 @@ func (s *server) chat(stdin string, args ...string) (cmd *exec.Cmd, stdout, stde
 
 func TestChatCommand(t *testing.T) {
 	s := ready(t, "--context=256")
+	s.warm(ask("Name three fruits.", 1))
 	cmd, stdout, stderr := s.chat("", "--max-tokens=8", "Name three fruits.")
 	if err := cmd.Run(); err != nil || strings.TrimSpace(stdout.String()) == "" {
 		t.Errorf("%v, stdout %q, stderr %q", err, stdout, stderr)
