@@ -26,12 +26,11 @@ var arrows = map[string][]string{
 	"internal/gpu":         {"internal/admission", "internal/engine", "internal/openai"},
 	"internal/engine/vllm": {"internal/admission", "internal/engine", "internal/openai"},
 	"internal/engine/onnx": {"internal/admission", "internal/engine", "internal/openai",
-		"internal/engine/onnx/ort", "internal/engine/onnx/tokenizer", "internal/engine/onnx/gguf", "internal/engine/onnx/grammar"},
+		"internal/engine/onnx/ort", "internal/engine/onnx/tokenizer", "internal/engine/onnx/gguf"},
 
 	"internal/engine/onnx/ort":       {},
 	"internal/engine/onnx/tokenizer": {},
 	"internal/engine/onnx/gguf":      {},
-	"internal/engine/onnx/grammar":   {},
 
 	"internal/admission": {"internal/openai"},
 	"internal/engine":    {"internal/openai"},
@@ -43,6 +42,7 @@ var arrows = map[string][]string{
 
 	"test/arch":      {},
 	"test/protocols": {"internal/serve", "internal/engine", "internal/openai"},
+	"test/scripts":   {},
 }
 
 // onlyTests lists what tests may import besides the arrows of their package.
