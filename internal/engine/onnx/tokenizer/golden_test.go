@@ -133,9 +133,11 @@ func TestGolden(t *testing.T) {
 			g.testCases(t, tok)
 			g.testIllFormed(t, tok)
 			g.testDecode(t, tok)
-			switch name {
-			case "smollm2", "gpt2", "qwen2", "llama3": // one for each pattern
-				g.testBlocks(t, tok)
+			switch name { // one for each pattern
+			case "smollm2", "qwen2":
+				g.testBlocks(t, tok, true)
+			case "gpt2", "llama3":
+				g.testBlocks(t, tok, false)
 			}
 		})
 	}
@@ -216,16 +218,19 @@ func (g *golden) testDecode(t *testing.T, tok *Tokenizer) {
 }
 
 // testBlocks compares hashes of the ids of all of Unicode, in places where the
-// class and the normalisation of a character make a difference.
-func (g *golden) testBlocks(t *testing.T, tok *Tokenizer) {
+// class and the normalisation of a character make a difference. The ids take
+// most of the time of a test run under the race detector, so they are optional.
+func (g *golden) testBlocks(t *testing.T, tok *Tokenizer, withIDs bool) {
 	const blocks = 0x110000 / 256
 	if len(g.Blocks) != blocks*8 || len(g.BlockCuts) != blocks*8 {
 		t.Fatalf("%d and %d hex digits, want %d", len(g.Blocks), len(g.BlockCuts), blocks*8)
 	}
 	for b := range blocks {
 		text := blockText(b)
-		if got, want := shortHash(tok.Encode(text)), g.Blocks[b*8:b*8+8]; got != want {
-			t.Errorf("U+%04X to U+%04X: hash of the ids = %s, want %s", b*256, b*256+255, got, want)
+		if withIDs {
+			if got, want := shortHash(tok.Encode(text)), g.Blocks[b*8:b*8+8]; got != want {
+				t.Errorf("U+%04X to U+%04X: hash of the ids = %s, want %s", b*256, b*256+255, got, want)
+			}
 		}
 		if got, want := shortHash(cuts(tok, text)), g.BlockCuts[b*8:b*8+8]; got != want {
 			t.Errorf("U+%04X to U+%04X: hash of the cuts = %s, want %s", b*256, b*256+255, got, want)
