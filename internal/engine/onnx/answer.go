@@ -3,6 +3,7 @@ package onnx
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"net/http"
 	"slices"
 
@@ -75,7 +76,10 @@ type part struct {
 	j      *job
 	index  int
 	begun  bool
+	parser *outputParser // of a chat
 	text   []byte
+	think  []byte
+	calls  []toolCall
 	offset int // of the next token in the text that was sent
 	probs  []piece
 	finish piece
@@ -87,6 +91,9 @@ func (j *job) newParts() []*part {
 	parts := make([]*part, j.sequences())
 	for i := range parts {
 		parts[i] = &part{j: j, index: i}
+		if j.chat {
+			parts[i].parser = newOutputParser(&j.tools, &j.live.chat.calls, j.thinking)
+		}
 		if j.echo {
 			parts[i].text = append(parts[i].text, j.live.tok.Decode(j.prompts[i/j.bestOf], true)...)
 		}
@@ -96,7 +103,13 @@ func (j *job) newParts() []*part {
 
 // add takes a piece of a choice that is returned whole.
 func (p *part) add(q piece) {
-	p.text = append(p.text, q.text...)
+	if p.parser == nil {
+		p.text = append(p.text, q.text...)
+	} else {
+		for _, s := range p.parser.feed(q.text, q.finish != "") {
+			p.collect(s)
+		}
+	}
 	if q.prob != nil {
 		p.probs = append(p.probs, q)
 		if !q.prompt {
@@ -125,12 +138,33 @@ func (j *job) best(parts []*part) []*part {
 	return list
 }
 
+// collect adds a parsed segment to the whole answer.
+func (p *part) collect(s segment) {
+	switch s.kind {
+	case content:
+		p.text = append(p.text, s.text...)
+	case reasoning:
+		p.think = append(p.think, s.text...)
+	case callBegin:
+		p.calls = append(p.calls, newToolCall(s.name))
+	case callArguments:
+		p.calls[s.call].Function.Arguments += s.text
+	}
+}
+
+func newToolCall(name string) toolCall {
+	return toolCall{ID: "call_" + rand.Text(), Type: "function", Function: functionCall{Name: name}}
+}
+
 // choice is the whole choice for the wire.
 func (p *part) choice(index int) choice {
-	text := string(p.text)
-	c := choice{Index: index, FinishReason: &p.finish.finish, StopReason: p.finish.stopReason(p.j)}
+	text, finish := string(p.text), p.reason(p.finish)
+	c := choice{Index: index, FinishReason: &finish, StopReason: p.finish.stopReason(p.j)}
 	if p.j.chat {
-		c.Message = &chatMessage{Role: "assistant", Content: text}
+		c.Message = &chatMessage{Role: "assistant", Content: &text, Reasoning: string(p.think), ToolCalls: p.calls}
+		if text == "" && len(p.calls) > 0 {
+			c.Message.Content = nil
+		}
 	} else {
 		c.Text = &text
 	}
@@ -140,38 +174,68 @@ func (p *part) choice(index int) choice {
 	return c
 }
 
-// deltas are the events of one piece: role first, text, finish reason last.
+// reason is the finish reason on the wire: an answer of calls ends with them.
+func (p *part) reason(q piece) string {
+	if q.finish == finishStop && p.parser != nil && p.parser.count > 0 {
+		return finishCalls
+	}
+	return q.finish
+}
+
+// deltas are the events of one piece.
 func (p *part) deltas(q piece) []choice {
-	var list []choice
-	if !p.begun && p.j.chat {
-		empty := ""
-		list = append(list, choice{Index: p.index, Delta: &delta{Role: "assistant", Content: &empty}})
-	}
-	text := q.text
-	if !p.begun {
-		text = string(p.text) + text // what is echoed
-	}
-	p.begun = true
-	c := choice{Index: p.index}
+	var lp any
 	if q.prob != nil && p.j.reports() {
-		c.Logprobs = p.logprobs([]piece{q}, p.offset)
+		lp = p.logprobs([]piece{q}, p.offset)
 		p.offset += len(p.j.live.tokenText(q.prob.id))
 	}
-	some := text != "" || c.Logprobs != nil
-	if !p.j.chat {
-		c.Text = &text
-		c.FinishReason, c.StopReason = optional(q.finish), q.stopReason(p.j)
-		if some || q.finish != "" {
-			list = append(list, c)
-		}
-		return list
+	first := !p.begun
+	p.begun = true
+	if p.j.chat {
+		return p.chatDeltas(q, lp, first)
 	}
-	if some {
-		c.Delta = &delta{Content: &text}
-		list = append(list, c)
+	text := q.text
+	if first {
+		text = string(p.text) + text // what is echoed
+	}
+	if text == "" && lp == nil && q.finish == "" {
+		return nil
+	}
+	return []choice{{Index: p.index, Text: &text, Logprobs: lp, FinishReason: optional(q.finish), StopReason: q.stopReason(p.j)}}
+}
+
+// chatDeltas are role first, then thoughts, text and calls, the finish reason
+// last. Log-probabilities of a token whose text is held back come alone.
+func (p *part) chatDeltas(q piece, lp any, first bool) []choice {
+	var list []choice
+	put := func(d delta) {
+		list = append(list, choice{Index: p.index, Delta: &d, Logprobs: lp})
+		lp = nil
+	}
+	empty := ""
+	if first {
+		list = append(list, choice{Index: p.index, Delta: &delta{Role: "assistant", Content: &empty}})
+	}
+	for _, s := range p.parser.feed(q.text, q.finish != "") {
+		switch s.kind {
+		case content:
+			put(delta{Content: &s.text})
+		case reasoning:
+			put(delta{Reasoning: &s.text})
+		case callBegin:
+			c := newToolCall(s.name)
+			c.Index = &s.call
+			put(delta{ToolCalls: []toolCall{c}})
+		case callArguments:
+			put(delta{ToolCalls: []toolCall{{Index: &s.call, Function: functionCall{Arguments: s.text}}}})
+		}
+	}
+	if lp != nil {
+		put(delta{Content: &empty})
 	}
 	if q.finish != "" {
-		list = append(list, choice{Index: p.index, Delta: &delta{}, FinishReason: &q.finish, StopReason: q.stopReason(p.j)})
+		finish := p.reason(q)
+		list = append(list, choice{Index: p.index, Delta: &delta{}, FinishReason: &finish, StopReason: q.stopReason(p.j)})
 	}
 	return list
 }

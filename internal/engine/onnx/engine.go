@@ -13,12 +13,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"infer/internal/engine"
+	"infer/internal/engine/onnx/grammar"
 	"infer/internal/engine/onnx/ort"
 	"infer/internal/engine/onnx/tokenizer"
 )
@@ -38,6 +40,9 @@ type live struct {
 	config *genaiConfig
 	tok    *tokenizer.Tokenizer
 	chat   *chatTemplate
+	marks  markers
+	words  func() *grammar.Vocabulary // built when first needed
+	rules  *grammars
 	sched  *scheduler
 }
 
@@ -115,7 +120,8 @@ func (e *Engine) load(lib *ort.Library, dir string) (*model, *live, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	l := &live{config: gc}
+	l := &live{config: gc, rules: newGrammars()}
+	l.words = sync.OnceValue(l.vocabulary)
 	var m *model
 	var g errgroup.Group
 	g.Go(func() (err error) {
@@ -123,8 +129,11 @@ func (e *Engine) load(lib *ort.Library, dir string) (*model, *live, error) {
 			return &engine.Failure{Cause: engine.CauseModelUnsupported, Message: err.Error(), Err: err,
 				Remedy: "choose a model with a byte-level BPE tokenizer.json"}
 		}
-		l.chat, err = loadChatTemplate(dir, l.tok)
-		return err
+		if l.chat, err = loadChatTemplate(dir, l.tok); err != nil {
+			return err
+		}
+		l.marks = l.chat.markers(l.tok)
+		return nil
 	})
 	g.Go(func() (err error) {
 		m, err = newModel(lib, dir, gc, e.cfg, wantCUDA(e.cfg, lib))
@@ -139,6 +148,21 @@ func (e *Engine) load(lib *ort.Library, dir string) (*model, *live, error) {
 	l.model = engine.Model{ID: e.names()[0], ContextTokens: m.context, Created: modified(dir)}
 	l.sched = newScheduler(m, m.slots, m.context, l.tok.VocabSize(), e.log)
 	return m, l, nil
+}
+
+// vocabulary is the model's tokens for grammars: control tokens have no text
+// there but for the markers.
+func (l *live) vocabulary() *grammar.Vocabulary {
+	tokens := make([][]byte, l.tok.VocabSize())
+	for i := range tokens {
+		id := int32(i)
+		if text, ok := l.marks[id]; ok {
+			tokens[i] = []byte(text)
+		} else if !l.tok.IsSpecial(id) {
+			tokens[i] = l.tok.TokenBytes(id)
+		}
+	}
+	return grammar.NewVocabulary(tokens, l.config.Model.EOS)
 }
 
 // warmToken is any token the model knows: its BOS, or the first.

@@ -61,16 +61,13 @@ func (f fields) integer(name string, def, low, high int) (int, *openai.Error) {
 
 // inert are fields that carry nothing for this engine to do.
 var inert = []string{"model", "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
-	"prompt_cache_retention", "parallel_tool_calls"}
+	"prompt_cache_retention"}
 
 // harmless are values of fields not implemented here that ask for nothing.
 var harmless = map[string][]string{
 	"suffix":                {`""`},
-	"tools":                 {"[]"},
 	"functions":             {"[]"},
-	"tool_choice":           {`"none"`, `"auto"`},
 	"function_call":         {`"none"`, `"auto"`},
-	"response_format":       {`{"type":"text"}`},
 	"modalities":            {`["text"]`},
 	"add_generation_prompt": {"true"},
 	"use_beam_search":       {"false"},

@@ -2,11 +2,13 @@ package onnx
 
 import (
 	"cmp"
+	"context"
 	"encoding/json/jsontext"
 	"encoding/json/v2"
 	"io"
 	"net/http"
 
+	"infer/internal/engine/onnx/grammar"
 	"infer/internal/openai"
 )
 
@@ -39,7 +41,7 @@ func (e *Engine) chatCompletions(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	j, fault := l.chatJob(f, model)
+	j, fault := l.chatJob(r.Context(), f, model)
 	if fault != nil {
 		openai.WriteError(w, fault)
 		return
@@ -47,7 +49,7 @@ func (e *Engine) chatCompletions(w http.ResponseWriter, r *http.Request) {
 	j.serve(w, r)
 }
 
-func (l *live) chatJob(f fields, model string) (*job, *openai.Error) {
+func (l *live) chatJob(ctx context.Context, f fields, model string) (*job, *openai.Error) {
 	messages, fault := f.messages()
 	if fault != nil {
 		return nil, fault
@@ -57,14 +59,27 @@ func (l *live) chatJob(f fields, model string) (*job, *openai.Error) {
 	if fault != nil {
 		return nil, fault
 	}
+	use, fault := f.toolUse()
+	if fault != nil {
+		return nil, fault
+	}
+	rules, fault := l.outputRules(ctx, f, &o, &use)
+	if fault != nil {
+		return nil, fault
+	}
 	if fault := cmp.Or(f.chatLogprobs(&o), o.wantsToken(), f.rest()); fault != nil {
 		return nil, fault
 	}
-	ids, err := l.chat.tokens(l.tok, messages)
+	r, err := l.chat.render(l.tok, messages, use.offered())
 	if err != nil {
 		return nil, openai.Invalid("messages", openai.CodeInvalidValue, "%v", err)
 	}
-	return l.newJob(o, true, model, [][]int32{ids})
+	j, fault := l.newJob(o, true, model, [][]int32{r.ids})
+	if fault != nil {
+		return nil, fault
+	}
+	j.tools, j.thinking, j.rules = use, r.thinking, rules
+	return j, nil
 }
 
 // defaultCompletionTokens is what OpenAI's completions route gives when the
@@ -76,7 +91,7 @@ func (e *Engine) completions(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	j, fault := l.completionJob(f, model)
+	j, fault := l.completionJob(r.Context(), f, model)
 	if fault != nil {
 		openai.WriteError(w, fault)
 		return
@@ -84,12 +99,16 @@ func (e *Engine) completions(w http.ResponseWriter, r *http.Request) {
 	j.serve(w, r)
 }
 
-func (l *live) completionJob(f fields, model string) (*job, *openai.Error) {
+func (l *live) completionJob(ctx context.Context, f fields, model string) (*job, *openai.Error) {
 	prompts, fault := l.prompts(f)
 	if fault != nil {
 		return nil, fault
 	}
 	o, fault := f.options(l.config)
+	if fault != nil {
+		return nil, fault
+	}
+	rules, fault := l.outputRules(ctx, f, &o, &toolUse{})
 	if fault != nil {
 		return nil, fault
 	}
@@ -104,7 +123,32 @@ func (l *live) completionJob(f fields, model string) (*job, *openai.Error) {
 		o.maxTokens = max(min(defaultCompletionTokens, l.model.ContextTokens-longest), 1)
 		o.maxField = "prompt"
 	}
-	return l.newJob(o, false, model, prompts)
+	j, fault := l.newJob(o, false, model, prompts)
+	if fault == nil {
+		j.rules = rules
+	}
+	return j, fault
+}
+
+// outputRules compiles what the output must be: a structure that was asked for
+// or forced tool calls.
+func (l *live) outputRules(ctx context.Context, f fields, o *options, use *toolUse) (*grammar.Grammar, *openai.Error) {
+	rules, fault := f.structured(ctx, l.rules)
+	if fault != nil {
+		return nil, fault
+	}
+	if use.forced() {
+		if rules != nil {
+			return nil, openai.Invalid("tool_choice", openai.CodeInvalidValue, "a forced tool call and response_format exclude each other; drop one")
+		}
+		if rules, fault = l.rules.calls(ctx, use, l.chat.calls); fault != nil {
+			return nil, fault
+		}
+	}
+	if rules != nil && o.minTokens > 0 {
+		return nil, openai.Invalid("min_tokens", openai.CodeInvalidValue, "min_tokens cannot be held where the output has a given structure; drop one")
+	}
+	return rules, nil
 }
 
 // prompts takes the four forms of prompt: a text, texts, ids, lists of ids.
@@ -194,11 +238,15 @@ func (l *live) tokenized(f fields) ([]int32, *openai.Error) {
 			return nil, fault
 		}
 		delete(f, "messages")
-		ids, err := l.chat.tokens(l.tok, messages)
+		use, fault := f.toolUse()
+		if fault != nil {
+			return nil, fault
+		}
+		r, err := l.chat.render(l.tok, messages, use.offered())
 		if err != nil {
 			return nil, openai.Invalid("messages", openai.CodeInvalidValue, "%v", err)
 		}
-		return ids, nil
+		return r.ids, nil
 	}
 	if _, ok := f["prompt"]; !ok {
 		return nil, openai.Invalid("prompt", openai.CodeMissingField, "prompt or messages is required")

@@ -31,6 +31,10 @@ func TestRealModelOverHTTP(t *testing.T) {
 		"echo and best_of":        echoAndBestOf,
 		"length and ends":         lengthAndEnds,
 		"growing conversation":    growingConversation,
+		"forced calls":            forcedCalls,
+		"structured outputs":      structuredOutputs,
+		"tools in the prompt":     toolPrompt,
+		"refused structures":      structureRefusals,
 	} {
 		t.Run(name, func(t *testing.T) { f(t, srv) })
 	}
@@ -164,8 +168,6 @@ func refusals(t *testing.T, srv *httptest.Server) {
 		{"/v1/chat/completions", chat(`,"max_tokens":2,"min_tokens":3`), "min_tokens", "invalid_value"},
 		{"/v1/chat/completions", chat(`,"stop_token_ids":[-1]`), "stop_token_ids", "invalid_value"},
 		{"/v1/chat/completions", chat(`,"ignore_eos":1`), "ignore_eos", "invalid_value"},
-		{"/v1/chat/completions", chat(`,"response_format":{"type":"json_object"}`), "response_format", "unsupported_parameter"},
-		{"/v1/chat/completions", chat(`,"tools":[{"type":"function","function":{"name":"f"}}]`), "tools", "unsupported_parameter"},
 		{"/v1/chat/completions", chat(`,"no_such_field":1`), "no_such_field", "unsupported_parameter"},
 		{"/v1/chat/completions", `{"messages":[{"role":"user","content":` + quote(long) + `}]}`, "messages", "context_length_exceeded"},
 		{"/v1/completions", `{}`, "prompt", "missing_field"},

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"infer/internal/engine"
+	"infer/internal/engine/onnx/grammar"
 	"infer/internal/openai"
 )
 
@@ -24,6 +25,9 @@ type job struct {
 	echoed  response // id, created, model of every body
 	// hideLogprobs is set when they serve best_of alone.
 	hideLogprobs bool
+	tools        toolUse
+	thinking     bool             // the prompt ends inside the model's thoughts
+	rules        *grammar.Grammar // of the output; nil: any text
 }
 
 // newJob checks the prompts against the context.
@@ -81,14 +85,26 @@ func (j *job) submit(ctx context.Context) *outbox {
 		if j.maxField == "" {
 			limit = j.live.model.ContextTokens - len(prompt)
 		}
-		j.live.sched.submit(&sequence{
+		q := &sequence{
 			ctx: ctx, caller: engine.CallerFrom(ctx), prompt: prompt, maxTokens: limit, ends: j.sampling.ends,
-			sampler: newSampler(j.sampling, uint64(i), prompt), decoder: j.live.tok.NewDecoder(true),
+			sampler: newSampler(j.sampling, uint64(i), prompt), decoder: markedDecoder{j.live.tok.NewDecoder(true), j.live.marks},
 			stop:        stopText{stops: j.stops, include: j.includeStop},
 			promptProbs: j.echo && j.logprobs >= 0, index: i, out: out,
-		})
+		}
+		if j.rules != nil {
+			q.sampler.guide = newGuide(j.rules, j.live.words(), j.live.thoughtsEnd(j.thinking))
+		}
+		j.live.sched.submit(q)
 	}
 	return out
+}
+
+// thoughtsEnd is the token that ends the thoughts a prompt opened, or -1.
+func (l *live) thoughtsEnd(thinking bool) int32 {
+	if id, ok := l.tok.ID(thinkClose); ok && thinking {
+		return id
+	}
+	return -1
 }
 
 // run submits the job and calls each for every piece in order, then returns

@@ -1,11 +1,16 @@
 package onnx
 
 import (
+	"bytes"
+	jsonv1 "encoding/json"
 	"encoding/json/jsontext"
 	"encoding/json/v2"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+
+	"github.com/ardanlabs/jinja"
 
 	"infer/internal/openai"
 )
@@ -82,33 +87,95 @@ func (m message) joinParts(at string) *openai.Error {
 }
 
 // value is the message as a chat template sees it, with text applied to every
-// string a client wrote.
-func (m message) value(text func(string) string) map[string]any {
-	out := map[string]any{}
-	for k, raw := range m {
-		var v any
-		if json.Unmarshal(raw, &v) == nil && v != nil {
-			out[k] = mapStrings(v, text)
+// string a client wrote. Arguments of earlier tool calls, which the wire has as
+// text, become the object that templates expect.
+func (m message) value(text func(string) string) (jinja.Value, error) {
+	out := jinja.NewDict()
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		v, err := templateValue(m[k], text)
+		if err != nil {
+			return out, err
+		}
+		if !v.IsNone() {
+			out.AsDict().Set(k, v)
 		}
 	}
-	if out["role"] == "developer" {
-		out["role"] = "system"
+	if role, ok := out.AsDict().Get("role"); ok && role.String() == "developer" {
+		out.AsDict().Set("role", jinja.NewString("system"))
 	}
-	return out
+	if calls, ok := out.AsDict().Get("tool_calls"); ok && calls.IsList() {
+		for _, c := range calls.AsList().Items {
+			parseArguments(c, text)
+		}
+	}
+	return out, nil
 }
 
-func mapStrings(v any, f func(string) string) any {
-	switch v := v.(type) {
-	case string:
-		return f(v)
-	case []any:
-		for i := range v {
-			v[i] = mapStrings(v[i], f)
-		}
-	case map[string]any:
-		for k := range v {
-			v[k] = mapStrings(v[k], f)
+func parseArguments(call jinja.Value, text func(string) string) {
+	if !call.IsDict() {
+		return
+	}
+	f, ok := call.AsDict().Get("function")
+	if !ok || !f.IsDict() {
+		return
+	}
+	args, ok := f.AsDict().Get("arguments")
+	if !ok || !args.IsString() {
+		return
+	}
+	raw := jsontext.Value(args.AsString())
+	if raw.IsValid() && raw.Kind() == '{' {
+		if v, err := templateValue(raw, text); err == nil {
+			f.AsDict().Set("arguments", v)
 		}
 	}
-	return v
+}
+
+// templateValue converts JSON for a template, with members in their order:
+// a model was trained on tools in the order their author wrote.
+func templateValue(raw jsontext.Value, text func(string) string) (jinja.Value, error) {
+	return decodeValue(jsontext.NewDecoder(bytes.NewReader(raw)), text)
+}
+
+func decodeValue(d *jsontext.Decoder, text func(string) string) (jinja.Value, error) {
+	t, err := d.ReadToken()
+	if err != nil {
+		return jinja.None(), err
+	}
+	switch t.Kind() {
+	case 't', 'f':
+		return jinja.NewBool(t.Bool()), nil
+	case '"':
+		return jinja.NewString(text(t.String())), nil
+	case '0':
+		return jinja.FromGoValue(jsonv1.Number(t.String())), nil
+	case '[':
+		var items []jinja.Value
+		for d.PeekKind() != ']' {
+			v, err := decodeValue(d, text)
+			if err != nil {
+				return v, err
+			}
+			items = append(items, v)
+		}
+		_, err = d.ReadToken()
+		return jinja.NewList(items), err
+	case '{':
+		out := jinja.NewDict()
+		for d.PeekKind() != '}' {
+			k, err := d.ReadToken()
+			if err != nil {
+				return out, err
+			}
+			name := text(k.String())
+			v, err := decodeValue(d, text)
+			if err != nil {
+				return out, err
+			}
+			out.AsDict().Set(name, v)
+		}
+		_, err = d.ReadToken()
+		return out, err
+	}
+	return jinja.None(), nil
 }

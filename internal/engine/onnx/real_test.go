@@ -103,12 +103,14 @@ type answer struct {
 		Index   int     `json:"index"`
 		Text    *string `json:"text"`
 		Message *struct {
-			Role    string `json:"role"`
-			Content string `json:"content"`
+			Role      string     `json:"role"`
+			Content   string     `json:"content"`
+			ToolCalls []toolCall `json:"tool_calls"`
 		} `json:"message"`
 		Delta *struct {
-			Role    string `json:"role"`
-			Content string `json:"content"`
+			Role      string     `json:"role"`
+			Content   string     `json:"content"`
+			ToolCalls []toolCall `json:"tool_calls"`
 		} `json:"delta"`
 		FinishReason *string   `json:"finish_reason"`
 		StopReason   any       `json:"stop_reason"`

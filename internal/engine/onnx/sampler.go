@@ -37,6 +37,7 @@ func (s sampling) penalises() bool {
 type drawn struct {
 	id   int32
 	prob *tokenProb // nil unless logprobs were asked for
+	last bool       // a grammar is complete: nothing may follow
 }
 
 // tokenProb is a token with its log-probability under the model's own logits,
@@ -56,6 +57,7 @@ type sampler struct {
 	counts   map[int32]int32 // how often each token was produced
 	prompt   map[int32]bool  // tokens of the prompt; filled when repetition needs it
 	scratch  *scratch
+	guide    *guide // nil: any text is allowed
 }
 
 // scratch is memory for one row of logits. Samplers that are not used at the
@@ -87,7 +89,8 @@ func newSampler(s sampling, stream uint64, prompt []int32) *sampler {
 }
 
 // pick draws the next token and changes logits in place. NaN logits are never
-// drawn; when no logit is a number it returns false.
+// drawn; when no logit is a number, or the grammar allows no token, it returns
+// false.
 func (s *sampler) pick(logits []float32, sc *scratch) (drawn, bool) {
 	s.scratch = sc
 	raw := logits
@@ -96,15 +99,18 @@ func (s *sampler) pick(logits []float32, sc *scratch) (drawn, bool) {
 		raw = sc.raw
 	}
 	s.change(logits)
+	if s.guide != nil && !s.guide.mask(logits) {
+		return drawn{}, false
+	}
 	id, ok := s.draw(logits)
-	if !ok {
+	if !ok || s.guide != nil && !s.guide.take(id) {
 		return drawn{}, false
 	}
 	s.produced++
 	if s.counts != nil {
 		s.counts[id]++
 	}
-	d := drawn{id: id}
+	d := drawn{id: id, last: s.guide != nil && s.guide.finished()}
 	if s.logprobs >= 0 {
 		d.prob = probability(raw, id, s.logprobs)
 	}
@@ -112,7 +118,7 @@ func (s *sampler) pick(logits []float32, sc *scratch) (drawn, bool) {
 }
 
 func (s *sampler) changes() bool {
-	return s.counts != nil || len(s.bias) > 0 || s.produced < s.minTokens
+	return s.counts != nil || len(s.bias) > 0 || s.produced < s.minTokens || s.guide != nil
 }
 
 // change applies bias, penalties and the minimum length.

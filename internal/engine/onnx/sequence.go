@@ -11,6 +11,7 @@ import (
 const (
 	finishStop   = "stop"
 	finishLength = "length"
+	finishCalls  = "tool_calls"
 )
 
 var (
@@ -19,7 +20,7 @@ var (
 	// errRun ends a sequence because the run it was part of broke.
 	errRun = errors.New("the model run broke off")
 	// errNumbers ends a sequence whose logits were no numbers.
-	errNumbers = errors.New("the model returned no usable logits")
+	errNumbers = errors.New("the model returned no logits that can be used")
 )
 
 // textDecoder turns ids into text, whole characters at a time; see
@@ -70,6 +71,11 @@ func (q *sequence) accept(d drawn, limit int) (done bool) {
 	} else if p.text, found = q.stop.add(text); found {
 		p.finish, p.stopText = finishStop, q.stop.matched
 		q.put(p)
+		return true
+	}
+	if d.last {
+		p.finish = finishStop
+		q.end(p)
 		return true
 	}
 	// The token just sampled will take position cached; there must be room.

@@ -18,9 +18,12 @@ import (
 
 // chatTemplate turns messages into the token ids that a model was trained on.
 type chatTemplate struct {
-	tmpl    *jinja.Template // nil when the model has none
-	values  map[string]any  // bos_token and the like
-	control []string        // texts of the special tokens
+	tmpl    *jinja.Template   // nil when the model has none
+	values  map[string]string // bos_token and the like
+	control []string          // texts of the special tokens
+
+	knowsTools bool       // the template writes tools into the prompt
+	calls      callFormat // how the model writes tool calls
 }
 
 // errNoTemplate is returned for a chat with a model that has no template.
@@ -62,7 +65,7 @@ func loadChatTemplate(dir string, tok *tokenizer.Tokenizer) (*chatTemplate, erro
 			return nil, invalidModel(fmt.Errorf("%s: %w", path, err))
 		}
 	}
-	t := &chatTemplate{control: controlTokens(tok), values: map[string]any{"bos_token": string(cfg.BOS), "eos_token": string(cfg.EOS),
+	t := &chatTemplate{control: controlTokens(tok), values: map[string]string{"bos_token": string(cfg.BOS), "eos_token": string(cfg.EOS),
 		"pad_token": string(cfg.PAD), "unk_token": string(cfg.UNK)}}
 	source := defaultTemplate(cfg.Template)
 	if own, err := os.ReadFile(filepath.Join(dir, "chat_template.jinja")); err == nil {
@@ -76,6 +79,8 @@ func loadChatTemplate(dir string, tok *tokenizer.Tokenizer) (*chatTemplate, erro
 			Message: fmt.Sprintf("chat template of %s: %v", dir, err),
 			Remedy:  "put a template that compiles into chat_template.jinja of the model folder"}
 	}
+	t.knowsTools = strings.Contains(source, "tools")
+	t.calls = callFormatOf(source)
 	return t, nil
 }
 
@@ -99,29 +104,55 @@ func defaultTemplate(v any) string {
 // they stay text. It is a noncharacter of Unicode, which no text contains.
 const fence = "\uFDD1"
 
-// tokens renders messages and encodes the result. Control tokens come from the
-// template alone: what looks like one inside a message is encoded as text.
-func (t *chatTemplate) tokens(tok *tokenizer.Tokenizer, messages []message) ([]int32, error) {
+// rendered is a chat as the model reads it.
+type rendered struct {
+	ids      []int32
+	thinking bool // the template already opened the model's thoughts
+}
+
+// render applies the template and encodes the result. Control tokens come from
+// the template alone: what looks like one inside a message or a tool is encoded
+// as text.
+func (t *chatTemplate) render(tok *tokenizer.Tokenizer, messages []message, tools []tool) (rendered, error) {
 	if t.tmpl == nil {
-		return nil, errNoTemplate
+		return rendered{}, errNoTemplate
 	}
-	list := make([]any, len(messages))
-	for i, m := range messages {
-		list[i] = m.value(t.fenceControl)
-	}
-	data := map[string]any{"messages": list, "add_generation_prompt": true}
+	data := map[string]jinja.Value{"add_generation_prompt": jinja.NewBool(true)}
 	for k, v := range t.values {
-		data[k] = v
+		data[k] = jinja.NewString(v)
 	}
-	text, err := t.tmpl.Render(data)
+	if len(tools) > 0 && !t.knowsTools {
+		messages = withToolPrompt(messages, tools)
+	}
+	list := make([]jinja.Value, len(messages))
+	for i, m := range messages {
+		v, err := m.value(t.fenceControl)
+		if err != nil {
+			return rendered{}, fmt.Errorf("messages[%d]: %w", i, err)
+		}
+		list[i] = v
+	}
+	data["messages"] = jinja.NewList(list)
+	if len(tools) > 0 && t.knowsTools {
+		values := make([]jinja.Value, len(tools))
+		for i, f := range tools {
+			v, err := templateValue(f.raw, t.fenceControl)
+			if err != nil {
+				return rendered{}, fmt.Errorf("tools[%d]: %w", i, err)
+			}
+			values[i] = v
+		}
+		data["tools"] = jinja.NewList(values)
+	}
+	text, err := t.tmpl.RenderValues(data)
 	if err != nil {
-		return nil, fmt.Errorf("render the chat template: %w", err)
+		return rendered{}, fmt.Errorf("render the chat template: %w", err)
 	}
-	var ids []int32
+	r := rendered{thinking: strings.HasSuffix(strings.TrimSpace(text), thinkOpen)}
 	for part := range strings.SplitSeq(text, fence) {
-		ids = append(ids, tok.Encode(part)...)
+		r.ids = append(r.ids, tok.Encode(part)...)
 	}
-	return ids, nil
+	return r, nil
 }
 
 // fenceControl breaks every control token's text in s after its first rune.

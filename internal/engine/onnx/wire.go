@@ -34,12 +34,30 @@ type choice struct {
 }
 
 type chatMessage struct {
-	Role    string  `json:"role"`
-	Content string  `json:"content"`
-	Refusal *string `json:"refusal"`
+	Role      string     `json:"role"`
+	Content   *string    `json:"content"`
+	Refusal   *string    `json:"refusal"`
+	Reasoning string     `json:"reasoning_content,omitzero"`
+	ToolCalls []toolCall `json:"tool_calls,omitempty"`
 }
 
 type delta struct {
-	Role    string  `json:"role,omitzero"`
-	Content *string `json:"content,omitzero"`
+	Role      string     `json:"role,omitzero"`
+	Content   *string    `json:"content,omitzero"`
+	Reasoning *string    `json:"reasoning_content,omitzero"`
+	ToolCalls []toolCall `json:"tool_calls,omitempty"`
+}
+
+// toolCall is a whole call, or a delta of one, which has an index and, after
+// its first event, no id, type or name.
+type toolCall struct {
+	Index    *int         `json:"index,omitzero"`
+	ID       string       `json:"id,omitzero"`
+	Type     string       `json:"type,omitzero"`
+	Function functionCall `json:"function"`
+}
+
+type functionCall struct {
+	Name      string `json:"name,omitzero"`
+	Arguments string `json:"arguments"`
 }
