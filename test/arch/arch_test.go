@@ -26,11 +26,14 @@ var arrows = map[string][]string{
 	"internal/gpu":         {"internal/admission", "internal/engine", "internal/openai"},
 	"internal/engine/vllm": {"internal/admission", "internal/engine", "internal/openai"},
 	"internal/engine/onnx": {"internal/admission", "internal/engine", "internal/openai",
-		"internal/engine/onnx/ort", "internal/engine/onnx/tokenizer", "internal/engine/onnx/gguf"},
+		"internal/engine/onnx/ort", "internal/engine/onnx/tokenizer", "internal/engine/onnx/gguf", "internal/engine/onnx/grammar",
+		"internal/engine/onnx/encoder"},
 
 	"internal/engine/onnx/ort":       {},
 	"internal/engine/onnx/tokenizer": {},
 	"internal/engine/onnx/gguf":      {},
+	"internal/engine/onnx/encoder":   {"internal/engine/onnx/ort", "internal/engine/onnx/tokenizer"},
+	"internal/engine/onnx/grammar":   {},
 
 	"internal/admission": {"internal/openai"},
 	"internal/engine":    {"internal/openai"},

@@ -123,18 +123,14 @@ func TruncatePair(a, b []int32, limit int) ([]int32, []int32) {
 	if len(a)+len(b) <= limit {
 		return a, b
 	}
-	short, long := min(len(a), len(b)), max(len(a), len(b))
-	if short > limit {
-		long = short
-	} else {
-		long = max(short, limit-short)
-	}
-	if short+long > limit {
+	short := min(len(a), len(b))
+	long := limit - short
+	if short > long { // both are too long
 		short = limit / 2
-		long = short + limit%2
+		long = limit - short
 	}
 	if len(a) > len(b) {
 		short, long = long, short
 	}
-	return a[:min(short, len(a))], b[:min(long, len(b))]
+	return a[:short], b[:long]
 }
