@@ -55,11 +55,17 @@ func missing(param, want string) *openai.Error {
 	return openai.Invalid(param, openai.CodeMissingField, "%s is required: %s", param, want)
 }
 
+// maxName bounds what an error repeats of a name that the client made up.
+const maxName = 64
+
 // join writes a JSON pointer below at as clients know it: messages[0].content.
 func join(at string, pointer jsontext.Pointer) string {
 	var b strings.Builder
 	b.WriteString(at)
 	for name := range pointer.Tokens() {
+		if len(name) > maxName {
+			name = name[:maxName] + "…"
+		}
 		switch {
 		case strings.Trim(name, "0123456789") == "" && b.Len() > 0:
 			b.WriteString("[" + name + "]")
@@ -111,10 +117,10 @@ func kindOf(raw jsontext.Value, at string) (string, *openai.Error) {
 	return tag.Type, nil
 }
 
-// elements splits a list.
-func elements(raw jsontext.Value, at string) ([]jsontext.Value, *openai.Error) {
+// elements splits a list; want says what else it might have been.
+func elements(raw jsontext.Value, at, want string) ([]jsontext.Value, *openai.Error) {
 	if raw.Kind() != '[' {
-		return nil, invalid(at, "must be a list")
+		return nil, invalid(at, "must be "+want)
 	}
 	return decode[[]jsontext.Value](raw, at)
 }

@@ -53,7 +53,7 @@ func (p *prompt) conversation(r *chatRequest) *openai.Error {
 	if absent(p.Messages) {
 		return missing("messages", "a list of objects with role and content")
 	}
-	list, e := elements(p.Messages, "messages")
+	list, e := elements(p.Messages, "messages", "a list of objects")
 	if e != nil {
 		return e
 	}
@@ -94,7 +94,7 @@ func messageInto(c *conversation, raw jsontext.Value, at string) *openai.Error {
 		}
 		return e
 	}
-	list, e := elements(m.Content, at)
+	list, e := elements(m.Content, at, "a string or a list of blocks")
 	if e != nil {
 		return e
 	}
@@ -149,7 +149,7 @@ func textBlocks(raw jsontext.Value, at string) ([]string, *openai.Error) {
 		text, e := decode[string](raw, at)
 		return []string{text}, e
 	}
-	list, e := elements(raw, at)
+	list, e := elements(raw, at, "a string or a list of text blocks")
 	if e != nil {
 		return nil, e
 	}

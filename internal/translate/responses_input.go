@@ -75,7 +75,7 @@ func (d *responses) input() *openai.Error {
 		}
 		c.say("user", text)
 	default:
-		items, e := elements(raw, "input")
+		items, e := elements(raw, "input", "a string or a list of items")
 		if e != nil {
 			return e
 		}
@@ -140,7 +140,7 @@ func inputContent(raw jsontext.Value, at string) ([]string, *openai.Error) {
 		text, e := decode[string](raw, at)
 		return []string{text}, e
 	}
-	list, e := elements(raw, at)
+	list, e := elements(raw, at, "a string or a list of parts")
 	if e != nil {
 		return nil, e
 	}
