@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -28,23 +29,24 @@ type serverFlags serve.Config
 
 // serveCmd holds every setting of the server.
 type serveCmd struct {
-	Listen         string      `default:":8080" help:"Address of the only port: API, health and metrics."`
-	Engine         string      `default:"auto" help:"auto or onnx. vllm is not in this build yet."`
-	Model          string      `help:"A folder with genai_config.json, or a .gguf file."`
-	Names          []string    `name:"served-model-name" help:"Name of the model on the API; may be repeated, the first is canonical. Default: base name of the model."`
-	Device         string      `default:"auto" help:"auto, cpu or cuda. cuda never falls back to the CPU."`
-	Server         serverFlags `embed:""`
-	Config         string      `placeholder:"FILE" help:"YAML file whose keys are the names of these flags."`
-	Cache          string      `placeholder:"DIR" help:"Folder for imported models. Default: infer in $$XDG_CACHE_HOME or ~/.cache."`
-	OnnxLibrary    string      `placeholder:"FILE" help:"libonnxruntime.so; empty means the usual places."`
-	Slots          int         `default:"0" help:"Sequences that run in one batch; 0 means 4 on the CPU, 16 on CUDA."`
-	Context        int         `default:"0" help:"Bound of prompt plus completion tokens; 0 means the model's own."`
-	KVBytes        size        `name:"kv-bytes" default:"2GiB" help:"Bound of the KV cache."`
-	Threads        int         `default:"0" help:"Threads of the CPU provider; 0 means one a core."`
-	Spin           bool        `help:"Let idle threads spin: faster on a quiet machine, much slower on a shared one."`
-	LogLevel       slog.Level  `default:"info" help:"debug, info, warn or error."`
-	LogFormat      string      `default:"json" help:"json or text."`
-	TerminationLog string      `default:"/dev/termination-log" placeholder:"FILE" help:"File for the cause of a failure, written if it exists."`
+	Listen         string        `default:":8080" help:"Address of the only port: API, health and metrics."`
+	Engine         string        `default:"auto" help:"auto or onnx. vllm is not in this build yet."`
+	Model          string        `help:"A folder with genai_config.json, or a .gguf file."`
+	Names          []string      `name:"served-model-name" help:"Name of the model on the API; may be repeated, the first is canonical. Default: base name of the model."`
+	Device         string        `default:"auto" help:"auto, cpu or cuda. cuda never falls back to the CPU."`
+	Server         serverFlags   `embed:""`
+	Config         string        `placeholder:"FILE" help:"YAML file whose keys are the names of these flags."`
+	Cache          string        `placeholder:"DIR" help:"Folder for imported models. Default: infer in $$XDG_CACHE_HOME or ~/.cache."`
+	OnnxLibrary    string        `placeholder:"FILE" help:"libonnxruntime.so; empty means the usual places."`
+	Slots          int           `default:"0" help:"Sequences that run in one batch; 0 means 4 on the CPU, 16 on CUDA."`
+	Context        int           `default:"0" help:"Bound of prompt plus completion tokens; 0 means the model's own."`
+	KVBytes        size          `name:"kv-bytes" default:"2GiB" help:"Bound of the KV cache."`
+	Threads        int           `default:"0" help:"Threads of the CPU provider; 0 means one a core."`
+	SleepAfter     time.Duration `default:"0s" help:"Free the weights after so long without a request; the next one loads them again. 0 means never."`
+	Spin           bool          `help:"Let idle threads spin: faster on a quiet machine, much slower on a shared one."`
+	LogLevel       slog.Level    `default:"info" help:"debug, info, warn or error."`
+	LogFormat      string        `default:"json" help:"json or text."`
+	TerminationLog string        `default:"/dev/termination-log" placeholder:"FILE" help:"File for the cause of a failure, written if it exists."`
 }
 
 // faults reports every fault of the configuration, and fills what depends on
@@ -92,7 +94,7 @@ func (c *serveCmd) onnx() onnx.Config {
 	return onnx.Config{
 		Model: c.Model, Names: c.Names, Device: c.Device, Library: c.OnnxLibrary,
 		CacheDir: filepath.Join(c.Cache, "imported"), Slots: c.Slots, ContextTokens: c.Context,
-		KVBytes: int64(c.KVBytes), Threads: c.Threads, Spin: c.Spin, AccuracyLevel: 4,
+		KVBytes: int64(c.KVBytes), Threads: c.Threads, Spin: c.Spin, SleepAfter: c.SleepAfter, AccuracyLevel: 4,
 	}
 }
 

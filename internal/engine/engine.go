@@ -14,7 +14,8 @@ import (
 // Engine is a model that can answer.
 type Engine interface {
 	// Handler answers the routes of the OpenAI wire that reach a model. It is
-	// called only while Status().Phase is Ready, by any number of goroutines.
+	// called only while Status().Phase is Ready or Asleep, by any number of
+	// goroutines; a request wakes a sleeping engine and waits for it.
 	http.Handler
 
 	// Run owns every process and thread of the engine and returns when all

@@ -27,16 +27,17 @@ func (s *Server) livez(w http.ResponseWriter, _ *http.Request) {
 	s.probe(w, st, st.Phase != engine.Failed && st.Phase != engine.Stalled)
 }
 
-// readyz says whether traffic may be sent.
+// readyz says whether traffic may be sent. It may be to a sleeping engine,
+// which nothing else would wake.
 func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	st := s.eng.Status()
-	s.probe(w, st, st.Phase == engine.Ready && !s.gate.Draining())
+	s.probe(w, st, (st.Phase == engine.Ready || st.Phase == engine.Asleep) && !s.gate.Draining())
 }
 
 // startupz stays good once the engine has been ready.
 func (s *Server) startupz(w http.ResponseWriter, _ *http.Request) {
 	st := s.eng.Status()
-	s.probe(w, st, st.Phase == engine.Ready || s.started.Load())
+	s.probe(w, st, st.Phase == engine.Ready || st.Phase == engine.Asleep || s.started.Load())
 }
 
 func (s *Server) probe(w http.ResponseWriter, st engine.Status, ok bool) {

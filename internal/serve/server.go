@@ -145,7 +145,7 @@ func (s *Server) follow(ctx context.Context) {
 func (s *Server) apply(st engine.Status) {
 	s.metrics.know(st.Models)
 	switch st.Phase {
-	case engine.Ready:
+	case engine.Ready, engine.Asleep: // a request wakes a sleeping engine
 		s.started.Store(true)
 		s.gate.SetCapacity(s.slots(st))
 	case engine.Failed, engine.Stopped:

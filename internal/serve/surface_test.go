@@ -58,7 +58,7 @@ func TestProbes(t *testing.T) {
 		{phase(engine.Compiling), 200, 503, 503, `"phase":"compiling","since":"2000-01-01T00:00:00Z","age_seconds":90}`},
 		{phase(engine.Warming), 200, 503, 503, `"phase":"warming","since":"2000-01-01T00:00:00Z","age_seconds":90}`},
 		{phase(engine.Ready), 200, 200, 200, `"phase":"ready","since":"2000-01-01T00:00:00Z","age_seconds":90}`},
-		{phase(engine.Asleep), 200, 503, 503, `"phase":"asleep","since":"2000-01-01T00:00:00Z","age_seconds":90}`},
+		{phase(engine.Asleep), 200, 200, 200, `"phase":"asleep","since":"2000-01-01T00:00:00Z","age_seconds":90}`},
 		{phase(engine.Draining), 200, 503, 503, `"phase":"draining","since":"2000-01-01T00:00:00Z","age_seconds":90}`},
 		{phase(engine.Stopped), 200, 503, 503, `"phase":"stopped","since":"2000-01-01T00:00:00Z","age_seconds":90}`},
 		{phase(engine.Stalled), 503, 503, 503, `"phase":"stalled","since":"2000-01-01T00:00:00Z","age_seconds":90}`},

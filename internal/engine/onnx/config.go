@@ -3,6 +3,7 @@ package onnx
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Config says which model runs, where and how.
@@ -30,6 +31,9 @@ type Config struct {
 	// Spin lets idle threads spin for work: faster on a quiet machine, much
 	// slower on a shared one.
 	Spin bool
+	// SleepAfter frees the weights and the KV cache when nothing was asked for
+	// so long; the next request loads them again. 0 means never.
+	SleepAfter time.Duration
 	// AccuracyLevel is the compute precision of quantised products on the CPU:
 	// 4 is int8, 0 is fp32 (slow, for equality tests). It is part of the
 	// imported graph.
@@ -54,6 +58,9 @@ func (c Config) Validate() error {
 		if v < 0 {
 			errs = append(errs, fmt.Errorf("%s: must not be negative, got %d", name, v))
 		}
+	}
+	if c.SleepAfter < 0 {
+		errs = append(errs, fmt.Errorf("sleep-after: must not be negative, got %v", c.SleepAfter))
 	}
 	if c.Slots > maxSlots {
 		errs = append(errs, fmt.Errorf("slots: at most %d, got %d", maxSlots, c.Slots))

@@ -23,6 +23,7 @@ import (
 	"infer/internal/engine/onnx/grammar"
 	"infer/internal/engine/onnx/ort"
 	"infer/internal/engine/onnx/tokenizer"
+	"infer/internal/openai"
 )
 
 // Engine is an engine.Engine on ONNX Runtime.
@@ -32,6 +33,9 @@ type Engine struct {
 	log  *slog.Logger
 	mux  *http.ServeMux
 	live atomic.Pointer[live] // set while ready
+
+	inUse sync.RWMutex  // read-locked by every request, locked to fall asleep
+	alarm chan struct{} // holds a mark when a request waits for a sleeping engine
 }
 
 // live is what requests need of a loaded model.
@@ -52,7 +56,7 @@ func New(cfg Config, log *slog.Logger) (*Engine, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	e := &Engine{cfg: cfg, log: log, mux: http.NewServeMux()}
+	e := &Engine{cfg: cfg, log: log, mux: http.NewServeMux(), alarm: make(chan struct{}, 1)}
 	e.mux.HandleFunc("POST /v1/chat/completions", e.chatCompletions)
 	e.mux.HandleFunc("POST /v1/completions", e.completions)
 	e.mux.HandleFunc("POST /tokenize", e.tokenize)
@@ -61,8 +65,18 @@ func New(cfg Config, log *slog.Logger) (*Engine, error) {
 	return e, nil
 }
 
-// ServeHTTP implements engine.Engine.
-func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) { e.mux.ServeHTTP(w, r) }
+// ServeHTTP implements engine.Engine. A request wakes an engine that sleeps.
+func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	release, err := e.acquire(r.Context())
+	if err != nil {
+		if r.Context().Err() == nil { // otherwise the server answers
+			openai.WriteError(w, wireError(err))
+		}
+		return
+	}
+	defer release()
+	e.mux.ServeHTTP(w, r)
+}
 
 // Run implements engine.Engine: it loads the model, publishes Ready and
 // schedules until ctx ends.
@@ -96,12 +110,36 @@ func (e *Engine) serve(ctx context.Context) error {
 		return err
 	}
 	e.publish(engine.Status{Phase: engine.Loading, Progress: -1, Detail: dir})
+	for {
+		err := e.awake(ctx, lib, dir, began)
+		if !errors.Is(err, errIdle) || ctx.Err() != nil {
+			return err
+		}
+		began = time.Now()
+	}
+}
+
+// awake loads the model, serves it, and sleeps when nothing is asked; then it
+// returns errIdle.
+func (e *Engine) awake(ctx context.Context, lib *ort.Library, dir string, began time.Time) error {
 	m, l, err := e.load(lib, dir)
 	if err != nil {
 		return err
 	}
-	defer m.close()
-	e.publish(engine.Status{Phase: engine.Warming, Progress: -1})
+	slots := m.slots
+	err = e.schedule(ctx, lib, m, l, began)
+	m.close()
+	if errors.Is(err, errIdle) {
+		e.sleep(ctx, slots, l.model)
+	}
+	return err
+}
+
+// schedule warms the model up, publishes it and runs its scheduler.
+func (e *Engine) schedule(ctx context.Context, lib *ort.Library, m *model, l *live, began time.Time) error {
+	if e.Status().Phase != engine.Asleep { // a sleeping engine's requests wait inside
+		e.publish(engine.Status{Phase: engine.Warming, Progress: -1})
+	}
 	warm, err := l.sched.warm(ctx, l.warmToken())
 	if err != nil {
 		return warmFailure(err)
@@ -147,6 +185,7 @@ func (e *Engine) load(lib *ort.Library, dir string) (*model, *live, error) {
 	}
 	l.model = engine.Model{ID: e.names()[0], ContextTokens: m.context, Created: modified(dir)}
 	l.sched = newScheduler(m, m.slots, m.context, l.tok.VocabSize(), e.log)
+	l.sched.sleepAfter, l.sched.retire = e.cfg.SleepAfter, e.retire
 	return m, l, nil
 }
 

@@ -84,6 +84,9 @@ func readFolder(dir string) (*genaiConfig, error) {
 	path := filepath.Join(dir, configFile)
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(filepath.Join(dir, "adapter_config.json")); err == nil {
+			return nil, adapterFailure(dir)
+		}
 		return nil, &engine.Failure{Cause: engine.CauseModelInvalid, Err: err,
 			Message: fmt.Sprintf("model folder %s has no %s", dir, configFile),
 			Remedy:  "pass a folder made by ONNX Runtime GenAI's model builder, or a .gguf file"}
@@ -165,6 +168,16 @@ func (c *genaiConfig) check(dir string) error {
 		return invalidModel(err)
 	}
 	return nil
+}
+
+// adapterFailure refuses a LoRA adapter: ONNX Runtime applies adapters by run
+// options, "which does not affect RunWithBinding" (onnxruntime_c_api.h,
+// RunOptionsAddActiveLoraAdapter), and a KV cache that stays in place needs
+// bound runs.
+func adapterFailure(dir string) *engine.Failure {
+	return &engine.Failure{Cause: engine.CauseModelUnsupported,
+		Message: fmt.Sprintf("%s is a LoRA adapter, which the ONNX engine cannot apply", dir),
+		Remedy:  "merge the adapter into its model and convert that, or serve it with --engine vllm"}
 }
 
 func invalidModel(err error) *engine.Failure {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -293,6 +294,7 @@ func TestFailuresToStartAreTyped(t *testing.T) {
 	}{
 		"no such model":      {func(c *Config) { c.Model = dir + "/absent" }, engine.CauseModelNotFound},
 		"folder, no config":  {func(c *Config) { c.Model = dir }, engine.CauseModelInvalid},
+		"a lora adapter":     {func(c *Config) { c.Model = filepath.Dir(write(t, "adapter_config.json", "{}")) }, engine.CauseModelUnsupported},
 		"not a gguf":         {func(c *Config) { c.Model = write(t, "x.gguf", "hello") }, engine.CauseModelInvalid},
 		"no library":         {func(c *Config) { c.Library = dir + "/libonnxruntime.so" }, engine.CauseLibraryMissing},
 		"library is no such": {func(c *Config) { c.Library = write(t, "lib.so", "text") }, engine.CauseLibraryMissing},

@@ -18,13 +18,7 @@ func BenchmarkLoad(b *testing.B) {
 		ctx, cancel := context.WithCancel(b.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- e.Run(ctx) }()
-		for changed := e.Changed(); e.Status().Phase != engine.Ready; changed = e.Changed() {
-			select {
-			case <-changed:
-			case err := <-ended:
-				b.Fatal(err)
-			}
-		}
+		until(b, e, engine.Ready)
 		cancel()
 		if err := <-ended; err != nil {
 			b.Fatal(err)

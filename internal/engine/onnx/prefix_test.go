@@ -27,7 +27,7 @@ func turn(t *testing.T, s *scheduler, caller string, prompt []int32, limit int) 
 	return text, reused
 }
 
-func run(from, n int32) []int32 {
+func tokens(from, n int32) []int32 {
 	list := make([]int32, n)
 	for i := range list {
 		list[i] = (from + int32(i)) % 20
@@ -37,7 +37,7 @@ func run(from, n int32) []int32 {
 
 func TestAGrowingConversationIsNotComputedAgain(t *testing.T) {
 	schedule(t, 2, func(t *testing.T, s *scheduler, m *fakeModel) {
-		first := run(0, 100)
+		first := tokens(0, 100)
 		text, reused := turn(t, s, "", first, 3)
 		if reused != 0 || text != "uvw" { // the prompt ends with token 19
 			t.Fatalf("first turn: %q, %d reused", text, reused)
@@ -59,7 +59,7 @@ func TestAGrowingConversationIsNotComputedAgain(t *testing.T) {
 
 func TestNothingIsSharedBetweenCallers(t *testing.T) {
 	schedule(t, 2, func(t *testing.T, s *scheduler, _ *fakeModel) {
-		prompt := run(0, 100)
+		prompt := tokens(0, 100)
 		turn(t, s, "ann", prompt, 1)
 		if _, reused := turn(t, s, "bob", prompt, 1); reused != 0 {
 			t.Errorf("bob reused %d of ann's tokens", reused)

@@ -65,34 +65,45 @@ func realConfig(tb testing.TB) Config {
 	}
 }
 
-// startReal runs an engine on the real model until the test ends.
-func startReal(tb testing.TB, cfg Config) *httptest.Server {
-	tb.Helper()
-	log := slog.New(slog.NewTextHandler(tb.Output(), nil))
-	e, err := New(cfg, log)
-	if err != nil {
-		tb.Fatal(err)
-	}
+// run runs e until the test ends.
+func run(tb testing.TB, e *Engine) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- e.Run(ctx) }()
-	srv := httptest.NewServer(e)
 	tb.Cleanup(func() {
-		srv.Close()
 		cancel()
 		if err := <-ended; err != nil {
 			tb.Errorf("Run() = %v", err)
 		}
 	})
+}
+
+// until waits for a phase.
+func until(tb testing.TB, e *Engine, phase engine.Phase) {
+	tb.Helper()
 	for changed := e.Changed(); ; changed = e.Changed() {
 		switch st := e.Status(); st.Phase {
-		case engine.Ready:
-			return srv
+		case phase:
+			return
 		case engine.Failed:
 			tb.Fatalf("engine: %v", st.Failure)
 		}
 		<-changed
 	}
+}
+
+// startReal runs an engine on the real model until the test ends.
+func startReal(tb testing.TB, cfg Config) *httptest.Server {
+	tb.Helper()
+	e, err := New(cfg, slog.New(slog.NewTextHandler(tb.Output(), nil)))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	run(tb, e)
+	until(tb, e, engine.Ready)
+	srv := httptest.NewServer(e)
+	tb.Cleanup(srv.Close)
+	return srv
 }
 
 // answer is any response body of the two routes, or an error.

@@ -42,6 +42,9 @@ type scheduler struct {
 	faults  int        // runs that broke in a row
 	clock   int        // counts uses of slots
 
+	sleepAfter time.Duration // idle for so long, loop asks retire and ends; 0 means never
+	retire     func() bool   // false when a request still uses the model
+
 	mu      sync.Mutex
 	queue   []*sequence
 	stopped bool
@@ -88,7 +91,9 @@ func (s *scheduler) loop(ctx context.Context) error {
 	for ctx.Err() == nil {
 		s.admit()
 		if s.idle() {
-			<-s.wake
+			if s.rest() {
+				return errIdle
+			}
 			continue
 		}
 		s.step(ctx)
@@ -99,6 +104,23 @@ func (s *scheduler) loop(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// rest waits for work, and reports true when none came for sleepAfter and
+// nobody uses the model.
+func (s *scheduler) rest() bool {
+	if s.sleepAfter == 0 {
+		<-s.wake
+		return false
+	}
+	t := time.NewTimer(s.sleepAfter)
+	defer t.Stop()
+	select {
+	case <-s.wake:
+		return false
+	case <-t.C:
+		return s.retire()
+	}
 }
 
 // admit frees the slots of those who left and fills free ones in the order of

@@ -1,6 +1,7 @@
 #include "shim.h"
 
 #include <dlfcn.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -220,6 +221,11 @@ OrtStatus *ort_run(const OrtApi *a, OrtSession *s, OrtRunOptions *o, OrtIoBindin
 }
 void ort_run_options_free(const OrtApi *a, OrtRunOptions *o) { a->ReleaseRunOptions(o); }
 
-void ort_session_free(const OrtApi *a, OrtSession *s) { a->ReleaseSession(s); }
+void ort_session_free(const OrtApi *a, OrtSession *s) {
+  a->ReleaseSession(s);
+#ifdef __GLIBC__
+  malloc_trim(0);  // weights were packed on the heap, which glibc would keep
+#endif
+}
 void ort_env_free(const OrtApi *a, OrtEnv *e) { a->ReleaseEnv(e); }
 void ort_memory_info_free(const OrtApi *a, OrtMemoryInfo *m) { a->ReleaseMemoryInfo(m); }

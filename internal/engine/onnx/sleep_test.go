@@ -1,0 +1,63 @@
+package onnx
+
+import (
+	"bytes"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"infer/internal/engine"
+)
+
+// resident is the memory of this process in bytes.
+func resident(t *testing.T) int64 {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages, err := strconv.ParseInt(string(bytes.Fields(b)[1]), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pages * int64(os.Getpagesize())
+}
+
+// TestSleepFreesTheModelAndARequestWakesIt watches phases and memory.
+func TestSleepFreesTheModelAndARequestWakesIt(t *testing.T) {
+	cfg := realConfig(t)
+	cfg.SleepAfter = 50 * time.Millisecond
+	e, err := New(cfg, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, e)
+	srv := httptest.NewServer(e)
+	defer srv.Close()
+	for range 3 {
+		until(t, e, engine.Ready)
+		awake := resident(t)
+		until(t, e, engine.Asleep)
+		if st := e.Status(); st.Slots == 0 || len(st.Models) != 1 || st.Models[0].ContextTokens == 0 {
+			t.Errorf("asleep: %+v, want slots and model as when awake", st)
+		}
+		if freed := awake - resident(t); freed < 100<<20 {
+			t.Errorf("sleep freed %d bytes, the weights alone are over 100 MiB", freed)
+		}
+		done := make(chan int)
+		for range 3 {
+			go func() {
+				status, _ := post(t, srv, "/v1/completions", `{"prompt":"a","max_tokens":3}`)
+				done <- status
+			}()
+		}
+		for range 3 {
+			if status := <-done; status != http.StatusOK {
+				t.Errorf("a request to a sleeping engine: status %d", status)
+			}
+		}
+	}
+}
