@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -172,4 +173,27 @@ func TestReadmeListsEveryFlag(t *testing.T) {
 			t.Errorf("--%s: Kubernetes sets INFER_SERVICE_…%s and INFER_PORT for a Service named infer", f.Name, rest)
 		}
 	}
+}
+
+// Whatever the command line and the environment hold, the end is a command or
+// faults that a person can repair.
+func FuzzParse(f *testing.F) {
+	f.Add("serve --model=x --slots 3", "INFER_HOLD", "3s")
+	f.Add("chat --url=x -- --y", "INFER_URL", "http://x")
+	f.Add("--slots", "INFER_SLOTS", "-1")
+	f.Add("--served-model-name=a,b --spin=maybe -h", "INFER_SERVED_MODEL_NAME", "a,")
+	f.Add("version --json=x y", "INFER_KV_BYTES", "1e400GiB")
+	f.Fuzz(func(t *testing.T, args, name, value string) {
+		if name == "INFER_CONFIG" || strings.Contains(args, "--config") {
+			return // would read any file
+		}
+		_, command, err := parse(in(map[string]string{"HOME": "/h", name: value}, strings.Fields(args)...))
+		switch {
+		case errors.Is(err, errHelp):
+		case err == nil && command != "serve" && command != "chat" && command != "version":
+			t.Errorf("command %q", command)
+		case err != nil && (exitCode(err) != exitUsage || err.Error() == ""):
+			t.Errorf("exit code %d for %v", exitCode(err), err)
+		}
+	})
 }
