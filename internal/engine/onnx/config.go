@@ -8,11 +8,18 @@ import (
 
 // Config says which model runs, where and how.
 type Config struct {
-	// Model is a folder with genai_config.json, or a GGUF file.
+	// Model is a folder with genai_config.json, or a GGUF file, or the folder of
+	// an encoder: see package encoder.
 	Model string
 	// Names are the model's names on the wire; the first is canonical. Empty
 	// means the base name of Model.
 	Names []string
+	// EmbeddingModel is the folder of an encoder to run beside Model; empty
+	// means none.
+	EmbeddingModel string
+	// EmbeddingNames are the encoder's names on the wire; empty means the base
+	// name of EmbeddingModel.
+	EmbeddingNames []string
 	// Device is auto, cpu or cuda. auto takes CUDA when the library has it and
 	// a GPU is present; cuda never ends on the CPU.
 	Device string
@@ -68,5 +75,6 @@ func (c Config) Validate() error {
 	if c.KVBytes < 0 {
 		errs = append(errs, fmt.Errorf("kv-bytes: must not be negative, got %d", c.KVBytes))
 	}
+	errs = append(errs, c.validateEmbedding())
 	return errors.Join(errs...)
 }

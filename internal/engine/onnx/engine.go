@@ -36,6 +36,8 @@ type Engine struct {
 
 	inUse sync.RWMutex  // read-locked by every request, locked to fall asleep
 	alarm chan struct{} // holds a mark when a request waits for a sleeping engine
+
+	embed atomic.Pointer[embedder] // set while an encoder is loaded
 }
 
 // live is what requests need of a loaded model.
@@ -67,6 +69,9 @@ func New(cfg Config, log *slog.Logger) (*Engine, error) {
 
 // ServeHTTP implements engine.Engine. A request wakes an engine that sleeps.
 func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if e.encode(w, r) {
+		return
+	}
 	release, err := e.acquire(r.Context())
 	if err != nil {
 		if r.Context().Err() == nil { // otherwise the server answers
@@ -105,6 +110,11 @@ func (e *Engine) serve(ctx context.Context) error {
 		return err
 	}
 	defer lib.Close()
+	return e.withEncoder(ctx, lib, func(ctx context.Context) error { return e.serveModel(ctx, lib, began) })
+}
+
+// serveModel serves the model that chats.
+func (e *Engine) serveModel(ctx context.Context, lib *ort.Library, began time.Time) error {
 	dir, err := e.folder(ctx)
 	if err != nil {
 		return err
@@ -240,7 +250,7 @@ func (e *Engine) models(m engine.Model) []engine.Model {
 		m.ID = name
 		list = append(list, m)
 	}
-	return list
+	return append(list, e.embeddingModels()...)
 }
 
 func (e *Engine) names() []string {

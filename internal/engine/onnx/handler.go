@@ -29,6 +29,9 @@ func (e *Engine) begin(w http.ResponseWriter, r *http.Request) (*live, fields, s
 	if fault == nil {
 		var model string
 		if model, fault = take(f, "model", l.model.ID, "a string"); fault == nil {
+			fault = e.writes(model)
+		}
+		if fault == nil {
 			return l, f, model, true
 		}
 	}
