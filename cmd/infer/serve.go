@@ -31,8 +31,10 @@ type serverFlags serve.Config
 type serveCmd struct {
 	Listen         string        `default:":8080" help:"Address of the only port: API, health and metrics."`
 	Engine         string        `default:"auto" help:"auto or onnx. vllm is not in this build yet."`
-	Model          string        `help:"A folder with genai_config.json, or a .gguf file."`
+	Model          string        `help:"A folder with genai_config.json, a .gguf file, or the folder of an ONNX encoder."`
 	Names          []string      `name:"served-model-name" help:"Name of the model on the API; may be repeated, the first is canonical. Default: base name of the model."`
+	Embedding      string        `name:"embedding-model" placeholder:"DIR" help:"Folder of an ONNX encoder to serve beside the model: embeddings, rerank, score."`
+	EmbeddingNames []string      `name:"embedding-model-name" help:"Name of the encoder on the API; may be repeated. Default: base name of its folder."`
 	Device         string        `default:"auto" help:"auto, cpu or cuda. cuda never falls back to the CPU."`
 	Server         serverFlags   `embed:""`
 	Config         string        `placeholder:"FILE" help:"YAML file whose keys are the names of these flags."`
@@ -95,6 +97,7 @@ func (c *serveCmd) onnx() onnx.Config {
 		Model: c.Model, Names: c.Names, Device: c.Device, Library: c.OnnxLibrary,
 		CacheDir: filepath.Join(c.Cache, "imported"), Slots: c.Slots, ContextTokens: c.Context,
 		KVBytes: int64(c.KVBytes), Threads: c.Threads, Spin: c.Spin, SleepAfter: c.SleepAfter, AccuracyLevel: 4,
+		EmbeddingModel: c.Embedding, EmbeddingNames: c.EmbeddingNames,
 	}
 }
 

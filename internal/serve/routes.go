@@ -26,6 +26,10 @@ func (s *Server) routes(reg *prometheus.Registry) *chi.Mux {
 	r.Post("/v1/responses", s.engine(s.gate.Acquire, true, translate.Responses))
 	r.Post("/v1/messages", s.engine(s.gate.Acquire, true, translate.Messages))
 	r.Post("/v1/messages/count_tokens", s.engine(s.whenReady, false, translate.CountTokens))
+	// An encoder batches by itself and bounds what waits for it: no slot.
+	for _, path := range []string{"/v1/embeddings", "/v1/rerank", "/v1/score", "/classify"} {
+		r.Post(path, s.engine(s.whenReady, false))
+	}
 	r.Post("/tokenize", s.engine(s.whenReady, false))
 	r.Post("/detokenize", s.engine(s.whenReady, false))
 
@@ -80,6 +84,10 @@ POST /v1/chat/completions   OpenAI chat, with streaming
 POST /v1/completions        OpenAI completions, with streaming
 POST /v1/responses          OpenAI responses, stateless, with streaming
 POST /v1/messages           Anthropic messages, with streaming; /count_tokens
+POST /v1/embeddings         OpenAI embeddings, by an encoder
+POST /v1/rerank             documents by their relevance to a query
+POST /v1/score              relevance of pairs of texts
+POST /classify              classes of texts
 POST /tokenize              text to token ids
 POST /detokenize            token ids to text
 GET  /v1/models[/ID]        served models
