@@ -78,5 +78,23 @@ type Status struct {
 	Detail   string    // one line for people, such as the file being read
 	Slots    int       // sequences that can run at once; 0 until known
 	Models   []Model   // the first is canonical; never changed after publication
-	Failure  *Failure  // set while Phase is Failed
+	Failure  *Failure  // set while Phase is Failed, and while an engine starts again after it
+	ReadyAt  time.Time // when Ready is expected, learned from earlier starts; zero when unknown
+}
+
+// Activity says what an engine does with what it was asked, judged by progress
+// and never by an answer to a probe.
+type Activity string
+
+// The activities.
+const (
+	ActivityIdle    Activity = "idle"    // nothing is asked
+	ActivityBusy    Activity = "busy"    // asked, and something moves
+	ActivityStalled Activity = "stalled" // asked, and nothing moves for too long
+	ActivityDead    Activity = "dead"    // there is no engine
+)
+
+// Activities lists every activity, for metrics that report all of them.
+func Activities() []Activity {
+	return []Activity{ActivityIdle, ActivityBusy, ActivityStalled, ActivityDead}
 }
