@@ -114,7 +114,7 @@ func (m *embedder) inputs(f fields, limit int) ([]tokenizer.Framed, *openai.Erro
 		return nil, openai.Invalid("input", openai.CodeMissingField, "input is required: %s", forms)
 	}
 	delete(f, "input")
-	if raw.Kind() != '[' {
+	if raw.Kind() == '"' {
 		raw = jsontext.Value("[" + string(raw) + "]")
 	}
 	var texts []string
