@@ -40,7 +40,7 @@ func (c *compiler) apart(x, y *flat, depth int) bool {
 		})
 	}
 	// Ranges and lengths that do not meet.
-	noNumber := both.low.number != nil && both.high.number != nil && both.low.number.Cmp(both.high.number) > 0
+	noNumber := crossed(both.low, both.high)
 	noString := both.maxLength >= 0 && both.maxLength < both.minLength
 	noArray := both.maxItems >= 0 && both.maxItems < both.minItems
 	left := both.kinds

@@ -189,3 +189,12 @@ func allowsBound(b bound, r *big.Rat, sign int) bool {
 	c := sign * cmp.Compare(r.Cmp(b.number), 0)
 	return c > 0 || c == 0 && !b.open
 }
+
+// crossed reports whether no number lies between low and high.
+func crossed(low, high bound) bool {
+	if low.number == nil || high.number == nil {
+		return false
+	}
+	c := low.number.Cmp(high.number)
+	return c > 0 || c == 0 && (low.open || high.open)
+}

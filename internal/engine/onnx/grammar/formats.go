@@ -6,8 +6,19 @@ import (
 	"sync"
 )
 
-// anyNumber is the automaton of a number without bounds.
-var anyNumber = fixedPattern(numberPattern)
+// anyNumber is the automaton of a number without bounds, integers included.
+var anyNumber = sync.OnceValues(func() (*dfa, error) {
+	b := newBudget(context.Background())
+	number, err := compileRegex(b, numberPattern, matching{})
+	if err != nil {
+		return nil, err
+	}
+	integer, err := numberDFA(b, bound{}, bound{}, true)
+	if err != nil {
+		return nil, err
+	}
+	return product(b, []*dfa{number, integer}, func(v []bool) bool { return v[0] || v[1] })
+})
 
 // formats are those that are enforced. Each pattern describes valid values
 // only; where the format's own grammar is larger than what people write, the

@@ -60,7 +60,7 @@ type item struct {
 type set struct {
 	items    []item
 	complete bool // the output may end here
-	next     *[256]*set
+	next     *[16]*[16]*set // by the halves of a byte
 	mask     *mask
 	maskOf   *Vocabulary
 }
@@ -108,13 +108,20 @@ func (m *machine) start() *set {
 
 // step returns the set after b, or dead.
 func (m *machine) step(s *set, b byte) *set {
+	if s.next != nil {
+		if half := s.next[b>>4]; half != nil && half[b&15] != nil {
+			return half[b&15]
+		}
+	}
+	next := m.advance(s.items, b) // may forget s.next
 	if s.next == nil {
-		s.next = new([256]*set)
+		s.next = new([16]*[16]*set)
 	}
-	if s.next[b] == nil {
-		s.next[b] = m.advance(s.items, b)
+	if s.next[b>>4] == nil {
+		s.next[b>>4] = new([16]*set)
 	}
-	return s.next[b]
+	s.next[b>>4][b&15] = next
+	return next
 }
 
 func (m *machine) advance(items []item, b byte) *set {

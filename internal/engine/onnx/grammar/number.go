@@ -41,6 +41,9 @@ func numberDFA(b *budget, low, high bound, integer bool) (*dfa, error) {
 	if integer {
 		low, high = integerBounds(low, high)
 	}
+	if crossed(low, high) {
+		return nil, nil
+	}
 	d := partition([]rune{'-', '.', '/', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', ':'}, func(r rune) string {
 		if r == '-' || r == '.' || '0' <= r && r <= '9' {
 			return string(r)

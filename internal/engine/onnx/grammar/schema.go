@@ -143,12 +143,38 @@ func (c *compiler) expandNew(s *value) ([]*flat, error) {
 			return nil, err
 		}
 	}
+	return c.oneOf(s, out)
+}
+
+// oneOf crosses base, which is what the rest of s demands, with the branches
+// of its oneOf. Only within base need they exclude each other.
+func (c *compiler) oneOf(s *value, base []*flat) ([]*flat, error) {
+	v := s.get("oneOf")
+	if v == nil {
+		return base, nil
+	}
+	parts, err := c.each(v)
+	if err != nil {
+		return nil, err
+	}
+	for i := range parts {
+		if parts[i], err = c.cross(base, parts[i]); err != nil {
+			return nil, err
+		}
+	}
+	if !c.exclusive(parts) {
+		return nil, &UnsupportedError{s.path(), "oneOf whose branches may overlap"}
+	}
+	out := slices.Concat(parts...)
+	if len(out) > maxVariants {
+		return nil, &TooLargeError{"alternatives of one value", maxVariants}
+	}
 	return out, nil
 }
 
 // annotations promise nothing about the output.
 var annotations = []string{"title", "description", "default", "examples", "$comment", "deprecated", "readOnly",
-	"writeOnly", "$schema", "$id", "$defs", "definitions"}
+	"writeOnly", "$schema", "$id", "$defs", "definitions", "discriminator"}
 
 // keyword records what a keyword demands in f, or returns the alternatives
 // that it adds.
@@ -166,12 +192,11 @@ func (c *compiler) keyword(f *flat, s *value, name string, v *value) ([][]*flat,
 		return [][]*flat{alts}, err
 	case "allOf":
 		return c.each(v)
-	case "anyOf", "oneOf":
+	case "anyOf":
 		parts, err := c.each(v)
-		if err == nil && name == "oneOf" && !c.exclusive(parts) {
-			err = &UnsupportedError{s.path(), "oneOf whose branches may overlap"}
-		}
 		return [][]*flat{slices.Concat(parts...)}, err
+	case "oneOf":
+		return nil, nil // comes last
 	}
 	if set, ok := simple[name]; ok {
 		return nil, set(f, v)
