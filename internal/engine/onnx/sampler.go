@@ -324,21 +324,34 @@ func largest(cand []candidate, k int) []candidate {
 }
 
 // keepTopP returns the smallest set of most probable candidates that weighs at
-// least mass. It looks at a short prefix first, since the set is nearly always
-// much smaller than the vocabulary.
+// least mass, and its weight. Only what may belong to the set is sorted: weights
+// are first summed by their binary exponent.
 func keepTopP(cand []candidate, mass float64) ([]candidate, float64) {
-	for _, k := range []int{min(64, len(cand)), len(cand)} {
-		sum := 0.0
-		for i, c := range largest(cand, k) {
-			if sum += float64(c.p); sum >= mass {
-				return cand[:i+1], sum
-			}
-		}
-		if k == len(cand) {
-			return cand, sum
+	exponent := func(c candidate) uint32 { return math.Float32bits(c.p) >> 23 }
+	var weights [256]float64
+	for _, c := range cand {
+		weights[exponent(c)] += float64(c.p)
+	}
+	least, sum := uint32(len(weights)), 0.0
+	for least > 0 && sum < mass {
+		least--
+		sum += weights[least]
+	}
+	n := 0
+	for i, c := range cand {
+		if exponent(c) >= least {
+			cand[i], cand[n] = cand[n], c
+			n++
 		}
 	}
-	return cand, mass
+	slices.SortFunc(cand[:n], byProbability)
+	sum = 0
+	for i, c := range cand[:n] {
+		if sum += float64(c.p); sum >= mass {
+			return cand[:i+1], sum
+		}
+	}
+	return cand[:n], sum
 }
 
 // probability is the log-softmax of raw at id, with the n most likely tokens.

@@ -139,6 +139,31 @@ func TestLargestKeepsAllCandidates(t *testing.T) {
 	})
 }
 
+// TestKeepTopPEqualsASort compares the set with the front of a full sort.
+func TestKeepTopPEqualsASort(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		ps := rapid.SliceOfN(rapid.Float32Range(1e-6, 1), 1, 300).Draw(t, "p")
+		cand, total := make([]candidate, len(ps)), 0.0
+		for i, p := range ps {
+			cand[i] = candidate{int32(i), p}
+			total += float64(p)
+		}
+		mass := total * rapid.Float64Range(0, 1).Draw(t, "share")
+		want, sum := slices.Clone(cand), 0.0
+		slices.SortFunc(want, byProbability)
+		for i, c := range want {
+			if sum += float64(c.p); sum >= mass {
+				want = want[:i+1]
+				break
+			}
+		}
+		got, weight := keepTopP(cand, mass)
+		if !slices.Equal(got, want) || math.Abs(weight-sum) > 1e-9 {
+			t.Fatalf("keepTopP(%v) = %v (%v), want %v (%v)", mass, got, weight, want, sum)
+		}
+	})
+}
+
 // TestChangesFollowTheirFormulas compares the changed logits with the formulas
 // of OpenAI's reference and of the repetition penalty's paper.
 func TestChangesFollowTheirFormulas(t *testing.T) {
