@@ -43,7 +43,8 @@ def run(folder, tokens, chunk):
         for n in layers
         for kind in ("key", "value")
     ]
-    empty = np.zeros((1, d["num_key_value_heads"], 0, d["head_size"]), np.float32)
+    kv = np.float16 if any("float16" in i.type for i in session.get_inputs()) else np.float32
+    empty = np.zeros((1, d["num_key_value_heads"], 0, d["head_size"]), kv)
     past = {name: empty for name, _ in pairs}
     names = [d["outputs"]["logits"]] + [present for _, present in pairs]
     for start in range(0, len(tokens), chunk):

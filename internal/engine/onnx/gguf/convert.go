@@ -22,6 +22,36 @@ func half(h uint16) float32 {
 	return math.Float32frombits(sign | (exp+112)<<23 | frac<<13)
 }
 
+// narrow converts little-endian fp32 to fp16, rounding to nearest even. A
+// number that fp16 cannot hold is ErrUnsupported: it would become infinite.
+func narrow(wide []byte) ([]byte, error) {
+	out := make([]byte, len(wide)/2)
+	for i := 0; i < len(out); i += 2 {
+		f := math.Float32frombits(le.Uint32(wide[2*i:]))
+		h := toHalf(f)
+		if h&0x7c00 == 0x7c00 {
+			return nil, fmt.Errorf("%w: weight %g is beyond the range of fp16", ErrUnsupported, f)
+		}
+		le.PutUint16(out[i:], h)
+	}
+	return out, nil
+}
+
+// toHalf rounds to nearest, ties to even; what is too large becomes infinite.
+func toHalf(f float32) uint16 {
+	b := math.Float32bits(f)
+	sign, abs := uint16(b>>16&0x8000), b&0x7fffffff
+	switch {
+	case abs >= 0x7f800000: // infinite or NaN
+		return sign | 0x7c00 | uint16(min(abs&0x7fffff, 1)<<9)
+	case abs < 0x38800000: // below 2^-14: subnormal, in steps of 2^-24
+		steps := math.RoundToEven(float64(math.Float32frombits(abs)) * (1 << 24))
+		return sign | uint16(steps)
+	}
+	rounded := abs + 0xfff + abs>>13&1 // a carry moves into the exponent, as it should
+	return sign | uint16(min((rounded-0x38000000)>>13, 0x7c00))
+}
+
 func putFloat(b []byte, f float32) { le.PutUint32(b, math.Float32bits(f)) }
 
 // encoder turns one row of a tensor into its parts in the ONNX layout. parts

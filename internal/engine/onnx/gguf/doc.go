@@ -16,6 +16,10 @@
 // is (sum of each block of x) times a small fp32 matrix. Floating point
 // weights become fp32.
 //
+// For CUDA, Options.Float16 rounds what is not integer to fp16. There the
+// integers stay exact, the scales were fp16 in the file, and only offsets,
+// norms and activations are rounded.
+//
 // The reader is our own, about two hundred lines, because the input is not
 // trusted: the published Go parsers size slices by counts that they read from
 // the file. Here a count is believed only once the bytes that it promises are

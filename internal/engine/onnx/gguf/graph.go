@@ -19,7 +19,7 @@ type builder struct {
 func newBuilder(m *llama, o Options) *builder {
 	return &builder{
 		graph: &graph{known: map[string]bool{}}, m: m, o: o,
-		w: &weights{f: m.f}, blockSum: map[string]string{},
+		w: &weights{f: m.f, half: o.Float16}, blockSum: map[string]string{},
 	}
 }
 
@@ -62,6 +62,26 @@ func (b *builder) build() error {
 	return b.head(head, x)
 }
 
+// elem is the element type of activations and of floating point weights.
+func (b *builder) elem() int {
+	if b.o.Float16 {
+		return elemHalf
+	}
+	return elemFloat
+}
+
+// inlineFloats adds a vector, given as fp32, as a small initializer.
+func (b *builder) inlineFloats(name string, raw []byte) (string, error) {
+	n := int64(len(raw) / 4)
+	if b.o.Float16 {
+		var err error
+		if raw, err = narrow(raw); err != nil {
+			return "", fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return b.inline(name, b.elem(), []int64{n}, raw), nil
+}
+
 func (b *builder) tensor(name string) *tensor { return b.m.f.byName[name] }
 
 // declare names the graph's inputs and outputs.
@@ -76,9 +96,9 @@ func (b *builder) declare() {
 	b.value(graphOutput, "logits", elemFloat, "batch_size", positions, m.vocab)
 	for l := range m.layers {
 		for _, kind := range []string{"key", "value"} {
-			b.value(graphInput, fmt.Sprintf("past_key_values.%d.%s", l, kind), elemFloat,
+			b.value(graphInput, fmt.Sprintf("past_key_values.%d.%s", l, kind), b.elem(),
 				"batch_size", m.kvHeads, "past_sequence_length", m.headDim)
-			b.value(graphOutput, fmt.Sprintf("present.%d.%s", l, kind), elemFloat,
+			b.value(graphOutput, fmt.Sprintf("present.%d.%s", l, kind), b.elem(),
 				"batch_size", m.kvHeads, "total_sequence_length", m.headDim)
 		}
 	}
@@ -103,9 +123,9 @@ func (b *builder) rotary() (cos, sin string, err error) {
 		return "", "", err
 	}
 	for _, table := range rotaryTables {
-		r := b.w.reserve(b.m.context, 4*len(freqs))
+		r := b.w.floats(b.m.context, len(freqs))
 		b.w.rotary(r, b.m.context, freqs, table.fn)
-		b.external(table.name, elemFloat, []int64{int64(b.m.context), int64(len(freqs))},
+		b.external(table.name, b.elem(), []int64{int64(b.m.context), int64(len(freqs))},
 			r.offset, int64(b.m.context)*int64(r.rowBytes))
 	}
 	return rotaryTables[0].name, rotaryTables[1].name, nil
@@ -118,7 +138,10 @@ func (b *builder) norm(name, x, rest, weight string) (normed, sum string, err er
 	if err != nil {
 		return "", "", err
 	}
-	gamma := b.inline(name+"/weight", elemFloat, []int64{int64(b.m.embd)}, raw)
+	gamma, err := b.inlineFloats(name+"/weight", raw)
+	if err != nil {
+		return "", "", err
+	}
 	eps := map[string]float32{"epsilon": b.m.eps}
 	if rest == "" {
 		return b.node(node{op: "SimplifiedLayerNormalization", name: name + "/LayerNorm", in: []string{x, gamma},

@@ -40,6 +40,11 @@ type Options struct {
 	// AllLogits makes the graph return logits for all positions instead of
 	// the last one only.
 	AllLogits bool
+	// Float16 writes a graph whose activations, scales, norms and KV cache are
+	// fp16 and whose logits are fp32: ONNX Runtime's CUDA provider has
+	// GroupQueryAttention for 16-bit types only (its docs/OperatorKernels.md).
+	// A weight beyond fp16's range is ErrUnsupported.
+	Float16 bool
 	// Progress, if set, is told after every step how many bytes of the
 	// weights have been written and how many there will be.
 	Progress func(done, total int64)
@@ -63,6 +68,7 @@ type stamp struct {
 	License       string `json:"license,omitempty"`
 	AccuracyLevel int    `json:"accuracy_level"`
 	AllLogits     bool   `json:"all_logits"`
+	Float16       bool   `json:"float16,omitempty"`
 }
 
 // Import writes the model of the GGUF file src as the folder dst. It works in
@@ -89,7 +95,7 @@ func Import(ctx context.Context, src, dst string, o Options) error {
 	s := stamp{
 		FormatVersion: formatVersion, Source: filepath.Base(src), SourceBytes: f.size,
 		Name: f.meta.text("general.name"), License: f.meta.text("general.license"),
-		AccuracyLevel: o.AccuracyLevel, AllLogits: o.AllLogits,
+		AccuracyLevel: o.AccuracyLevel, AllLogits: o.AllLogits, Float16: o.Float16,
 	}
 	if s.Fingerprint, err = f.fingerprint(o); err != nil {
 		return err
@@ -183,6 +189,9 @@ func (f *file) fingerprint(o Options) (string, error) {
 	const sample = 512
 	h := sha256.New()
 	h.Write(fmt.Appendf(nil, "gguf import %d accuracy %d all %t size %d\n", formatVersion, o.AccuracyLevel, o.AllLogits, f.size))
+	if o.Float16 { // not in the line above, so that older caches of fp32 graphs stay good
+		h.Write([]byte("float16\n"))
+	}
 	if _, err := io.Copy(h, io.NewSectionReader(f.r, 0, f.dataStart)); err != nil {
 		return "", fmt.Errorf("fingerprint gguf: %w", err)
 	}

@@ -19,17 +19,17 @@ func (b *builder) place(name string, srcs ...source) matrix {
 		w.out += s.t.rows()
 	}
 	if !w.typ.quantised() {
-		w.regions = []region{b.w.reserve(w.out, 4*w.in)}
+		w.regions = []region{b.w.floats(w.out, w.in)}
 		b.w.add(decoderOf(w.typ), w.regions, srcs...)
 		return w
 	}
 	blocks := w.in / blockLen
-	w.regions = []region{b.w.reserve(w.out, blocks*w.blob()), b.w.reserve(w.out, 4*blocks)}
+	w.regions = []region{b.w.reserve(w.out, blocks*w.blob()), b.w.floats(w.out, blocks)}
 	dims := []int64{int64(w.out), int64(blocks)}
-	w.scales = b.outer(name+".scales", elemFloat, dims, w, 1)
+	w.scales = b.outer(name+".scales", b.elem(), dims, w, 1)
 	if w.typ == typeQ4_1 {
-		w.regions = append(w.regions, b.w.reserve(w.out, 4*blocks))
-		w.offsets = b.outer(name+".offsets", elemFloat, dims, w, 2)
+		w.regions = append(w.regions, b.w.floats(w.out, blocks))
+		w.offsets = b.outer(name+".offsets", b.elem(), dims, w, 2)
 	}
 	b.w.add(encoderOf(w.typ), w.regions, srcs...)
 	return w
@@ -78,7 +78,7 @@ func named(out string) []string {
 func (b *builder) multiply(name, x, out string, w matrix) string {
 	if !w.typ.quantised() {
 		if w.table == "" {
-			w.table = b.outer(name+".weight", elemFloat, []int64{int64(w.out), int64(w.in)}, w, 0)
+			w.table = b.outer(name+".weight", b.elem(), []int64{int64(w.out), int64(w.in)}, w, 0)
 		}
 		// The transposed product takes GGUF's row order as it is, which lets
 		// the rows stream through and a tied table be stored once.
@@ -134,7 +134,7 @@ func (b *builder) bias(name string, srcs []source) (string, error) {
 	if !found {
 		return "", nil
 	}
-	return b.inline(name+".bias", elemFloat, []int64{int64(len(raw) / 4)}, raw), nil
+	return b.inlineFloats(name+".bias", raw)
 }
 
 // embedding looks the tokens up in token_embd.weight. The table stays
@@ -143,7 +143,7 @@ func (b *builder) embedding() matrix {
 	const p = "/model/embed_tokens"
 	w := b.place(p+".weight", source{t: b.tensor("token_embd.weight")})
 	if !w.typ.quantised() {
-		w.table = b.outer(p+".weight", elemFloat, []int64{int64(w.out), int64(w.in)}, w, 0)
+		w.table = b.outer(p+".weight", b.elem(), []int64{int64(w.out), int64(w.in)}, w, 0)
 		w.rows = b.node(node{op: "Gather", name: p + "/Gather", in: []string{w.table, "input_ids"}, ints: map[string]int{"axis": 0}})
 		return w
 	}
@@ -172,11 +172,25 @@ func (b *builder) shift(p string, w matrix) string {
 // head multiplies by output.weight, or by the embedding when the two are tied:
 // then its integers are declared a second time, in the other operator's shape
 // and at the same place of the file.
+//
+// The logits of an fp16 graph are widened there: a GPU does that for nothing,
+// and the host would need a millisecond for every ten rows.
 func (b *builder) head(embedding matrix, x string) error {
-	if t := b.tensor("output.weight"); t != nil {
-		_, err := b.linear("/lm_head", x, "logits", source{t: t})
-		return err
+	out := "logits"
+	if b.o.Float16 {
+		out = ""
 	}
-	b.multiply("/lm_head", x, "logits", embedding)
+	var y string
+	if t := b.tensor("output.weight"); t != nil {
+		var err error
+		if y, err = b.linear("/lm_head", x, out, source{t: t}); err != nil {
+			return err
+		}
+	} else {
+		y = b.multiply("/lm_head", x, out, embedding)
+	}
+	if b.o.Float16 {
+		b.node(node{op: "Cast", name: "/lm_head/Cast", in: []string{y}, out: []string{"logits"}, ints: map[string]int{"to": elemFloat}})
+	}
 	return nil
 }

@@ -11,6 +11,7 @@ const (
 	elemUint8 = 2
 	elemInt32 = 6
 	elemInt64 = 7
+	elemHalf  = 10
 )
 
 // The versions that the model declares. ONNX Runtime 1.29 and later accept

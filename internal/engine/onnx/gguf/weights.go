@@ -17,7 +17,16 @@ const stepBytes = 1 << 20
 // region is where the rows of one part of a tensor go in the weights file.
 type region struct {
 	offset   int64
-	rowBytes int
+	rowBytes int  // in the file
+	half     bool // filled with fp32, stored as fp16
+}
+
+// fillBytes is the length of a row before it is stored.
+func (r region) fillBytes() int {
+	if r.half {
+		return 2 * r.rowBytes
+	}
+	return r.rowBytes
 }
 
 // job fills the rows of some regions, a step of rows at a time.
@@ -33,6 +42,17 @@ type weights struct {
 	f    *file
 	jobs []job
 	end  int64
+	half bool // floating point numbers are stored as fp16
+}
+
+// floats gives rows of n floating point numbers a place.
+func (w *weights) floats(rows, n int) region {
+	if !w.half {
+		return w.reserve(rows, 4*n)
+	}
+	r := w.reserve(rows, 2*n)
+	r.half = true
+	return r
 }
 
 // reserve gives rows*rowBytes bytes a place.
@@ -67,7 +87,7 @@ func (w *weights) add(enc encoder, regions []region, srcs ...source) {
 	for _, s := range srcs {
 		at := make([]region, len(regions))
 		for i, r := range regions {
-			at[i] = region{r.offset + int64(first)*int64(r.rowBytes), r.rowBytes}
+			at[i] = region{r.offset + int64(first)*int64(r.rowBytes), r.rowBytes, r.half}
 		}
 		unit := max(1, s.head) // a head is permuted as a whole
 		w.jobs = append(w.jobs, job{
@@ -145,12 +165,17 @@ func (j job) do(out io.WriterAt, first int) (written int64, err error) {
 	n := min(j.step, j.rows-first)
 	bufs := make([][]byte, len(j.regions))
 	for i, r := range j.regions {
-		bufs[i] = make([]byte, n*r.rowBytes)
+		bufs[i] = make([]byte, n*r.fillBytes())
 	}
 	if err := j.fill(first, n, bufs); err != nil {
 		return 0, err
 	}
 	for i, r := range j.regions {
+		if r.half {
+			if bufs[i], err = narrow(bufs[i]); err != nil {
+				return 0, err
+			}
+		}
 		if _, err := out.WriteAt(bufs[i], r.offset+int64(first)*int64(r.rowBytes)); err != nil {
 			return 0, fmt.Errorf("write weights: %w", err)
 		}
