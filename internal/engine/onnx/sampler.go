@@ -333,7 +333,7 @@ func keepTopP(cand []candidate, mass float64) ([]candidate, float64) {
 		weights[exponent(c)] += float64(c.p)
 	}
 	least, sum := uint32(len(weights)), 0.0
-	for least > 0 && sum < mass {
+	for least > 0 && (sum == 0 || sum < mass) {
 		least--
 		sum += weights[least]
 	}
