@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // readme returns the text of README.md and its blocks of shell commands.
@@ -94,6 +95,7 @@ func (s *server) shell(block string) {
 	cmd := exec.CommandContext(timeout(s.t), "bash", "-euxo", "pipefail", "-c", script)
 	cmd.Dir = "../.."
 	cmd.Env = append(os.Environ(), "INFER_URL="+s.url)
+	cmd.WaitDelay = time.Second // what bash started may outlive it
 	out, err := cmd.CombinedOutput()
 	if err != nil || len(out) == 0 {
 		s.t.Errorf("%v\n%s", err, out)
