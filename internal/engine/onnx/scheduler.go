@@ -15,9 +15,20 @@ import (
 // Prompts are prefilled in chunks, so that running streams wait for a small
 // chunk only, and a request that leaves is noticed between two.
 const (
-	chunkAlone  = 512 // nobody decodes: fewer, larger products are faster
+	chunkAlone  = 512 // nobody else runs: fewer, larger products are faster
+	chunkPeers  = 128 // other prompts wait
 	chunkShared = 64  // somebody decodes: a chunk is an ITL of about four steps
 )
+
+func chunk(decoding, only bool) int {
+	switch {
+	case decoding:
+		return chunkShared
+	case only:
+		return chunkAlone
+	}
+	return chunkPeers
+}
 
 // maxFaults is how many runs in a row may break before the engine gives up.
 const maxFaults = 3
@@ -41,12 +52,14 @@ type scheduler struct {
 	scratch []*scratch // one for each row that is sampled at once
 	faults  int        // runs that broke in a row
 	clock   int        // counts uses of slots
+	turn    bool       // whose chunk it is; see nextPrefill
 
 	sleepAfter time.Duration // idle for so long, loop asks retire and ends; 0 means never
 	retire     func() bool   // false when a request still uses the model
 
 	mu      sync.Mutex
 	queue   []*sequence
+	number  int // of the last sequence
 	stopped bool
 	wake    chan struct{}
 }
@@ -65,6 +78,8 @@ func (s *scheduler) submit(q *sequence) {
 	s.mu.Lock()
 	stopped := s.stopped
 	if !stopped {
+		s.number++
+		q.number = s.number
 		s.queue = append(s.queue, q)
 	}
 	s.mu.Unlock()
@@ -151,34 +166,42 @@ func (s *scheduler) idle() bool {
 // step runs at most one prefill chunk and one decode step.
 func (s *scheduler) step(ctx context.Context) {
 	rows := s.compact()
-	if slot := s.oldestPrefill(); slot >= 0 {
-		s.prefill(ctx, slot, rows > 0)
+	if slot, only := s.nextPrefill(); slot >= 0 {
+		s.prefill(ctx, slot, chunk(rows > 0, only))
 	}
 	if rows > 0 {
 		s.decode(rows)
 	}
 }
 
-// oldestPrefill is the slot whose prompt has waited longest, or -1. A prompt
-// that was begun is finished before another: its client waits for less.
-func (s *scheduler) oldestPrefill() int {
-	at := -1
+// nextPrefill is the slot whose prompt gets the next chunk, or -1, and whether
+// it is the only one. Chunks go in turn to the prompt with the least left, so
+// that a short one does not wait for a long one, and to the one that came
+// first, so that a long one is never starved by short ones.
+func (s *scheduler) nextPrefill() (slot int, only bool) {
+	first, least, n := -1, -1, 0
 	for i, c := range s.slots {
-		if c.seq != nil && !c.seq.decoding && (at < 0 || c.seq.cached > s.slots[at].seq.cached) {
-			at = i
+		if c.seq == nil || c.seq.decoding {
+			continue
+		}
+		n++
+		if first < 0 || c.seq.number < s.slots[first].seq.number {
+			first = i
+		}
+		if least < 0 || c.seq.left() < s.slots[least].seq.left() {
+			least = i
 		}
 	}
-	return at
+	if s.turn = !s.turn; s.turn {
+		return least, n == 1
+	}
+	return first, n == 1
 }
 
-func (s *scheduler) prefill(ctx context.Context, slot int, shared bool) {
+func (s *scheduler) prefill(ctx context.Context, slot, n int) {
 	q := s.slots[slot].seq
 	if !q.begun {
 		s.recall(slot)
-	}
-	n := chunkAlone
-	if shared {
-		n = chunkShared
 	}
 	if q.promptProbs {
 		n = 1 // the logits of a run are those of its last token

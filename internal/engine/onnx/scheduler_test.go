@@ -192,6 +192,39 @@ func TestLongPromptDoesNotStopRunningStreams(t *testing.T) {
 	})
 }
 
+func TestPromptsShareThePrefill(t *testing.T) {
+	schedule(t, 3, func(t *testing.T, s *scheduler, _ *fakeModel) {
+		long := ask(t.Context(), s, 4000, 0, 1)
+		pass(time.Millisecond)
+		began := time.Now()
+		short := ask(t.Context(), s, 50, 0, 1)
+		if _, _, err := read(short); err != nil {
+			t.Fatal(err)
+		}
+		// The chunk that ran, one of the long prompt, its own.
+		if d := time.Since(began); d > 700*time.Millisecond {
+			t.Errorf("a short prompt waited %v for a long one", d)
+		}
+		// A stream of short prompts takes at most half of the time.
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_, _, _ = read(long)
+		}()
+		for {
+			select {
+			case <-done:
+				if d := time.Since(began); d > 9*time.Second {
+					t.Errorf("the long prompt of 4 s took %v beside short ones", d)
+				}
+				return
+			default:
+				_, _, _ = read(ask(t.Context(), s, 120, 0, 1))
+			}
+		}
+	})
+}
+
 func TestALeaverFreesItsSlotWithinOneStep(t *testing.T) {
 	for name, wait := range map[string]time.Duration{"in prefill": 20 * time.Millisecond, "in decode": 600 * time.Millisecond} {
 		t.Run(name, func(t *testing.T) {

@@ -45,6 +45,7 @@ type sequence struct {
 	// costs a run a token.
 	promptProbs bool
 
+	number   int   // in the order of arrival
 	cached   int   // tokens of this sequence in the KV cache
 	next     int32 // sampled, not yet in the cache; valid once decoding
 	begun    bool  // its prefill has begun
@@ -54,6 +55,9 @@ type sequence struct {
 	index int // of the choice
 	out   *outbox
 }
+
+// left is how many prompt tokens are still to be computed.
+func (q *sequence) left() int { return len(q.prompt) - q.cached }
 
 // accept takes one sampled token and reports whether it was the last. limit is
 // the context of the model.
