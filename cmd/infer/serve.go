@@ -35,7 +35,7 @@ type serveCmd struct {
 	Names          []string      `name:"served-model-name" help:"Name of the model on the API; may be repeated, the first is canonical. Default: base name of the model."`
 	Embedding      string        `name:"embedding-model" placeholder:"DIR" help:"Folder of an ONNX encoder to serve beside the model: embeddings, rerank, score."`
 	EmbeddingNames []string      `name:"embedding-model-name" help:"Name of the encoder on the API; may be repeated. Default: base name of its folder."`
-	Device         string        `default:"auto" help:"auto, cpu or cuda. cuda never falls back to the CPU."`
+	Device         string        `default:"auto" help:"auto, cpu, cuda or cuda:N, the GPU with this number among the visible ones. cuda never falls back to the CPU."`
 	Server         serverFlags   `embed:""`
 	Config         string        `placeholder:"FILE" help:"YAML file whose keys are the names of these flags."`
 	Cache          string        `placeholder:"DIR" help:"Folder for imported models. Default: infer in $$XDG_CACHE_HOME or ~/.cache."`

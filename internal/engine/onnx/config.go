@@ -20,8 +20,9 @@ type Config struct {
 	// EmbeddingNames are the encoder's names on the wire; empty means the base
 	// name of EmbeddingModel.
 	EmbeddingNames []string
-	// Device is auto, cpu or cuda. auto takes CUDA when the library has it and
-	// a GPU is present; cuda never ends on the CPU.
+	// Device is auto, cpu, cuda or cuda:N, which is GPU N of the visible ones
+	// (CUDA_VISIBLE_DEVICES). auto takes CUDA when the library has it and a GPU
+	// is present; cuda is cuda:0, and never ends on the CPU.
 	Device string
 	// Library is the path of libonnxruntime.so; empty means the usual places.
 	Library string
@@ -56,10 +57,8 @@ func (c Config) Validate() error {
 	if c.Model == "" {
 		errs = append(errs, errors.New("model: empty; pass a folder with genai_config.json or a .gguf file"))
 	}
-	switch c.Device {
-	case "auto", "cpu", "cuda":
-	default:
-		errs = append(errs, fmt.Errorf("device: %q is not auto, cpu or cuda", c.Device))
+	if _, _, err := parseDevice(c.Device); err != nil {
+		errs = append(errs, fmt.Errorf("device: %w", err))
 	}
 	for name, v := range map[string]int{"slots": c.Slots, "context": c.ContextTokens, "threads": c.Threads} {
 		if v < 0 {

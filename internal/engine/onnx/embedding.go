@@ -102,7 +102,7 @@ func encodesOnly(name string) *openai.Error {
 
 // withEncoder runs next beside the encoder that the configuration names, or
 // instead of next, when --model is itself one.
-func (e *Engine) withEncoder(ctx context.Context, lib *ort.Library, next func(context.Context) error) error {
+func (e *Engine) withEncoder(ctx context.Context, lib *ort.Library, dev device, next func(context.Context) error) error {
 	alone := encoder.IsModel(e.cfg.Model)
 	dir, names := e.cfg.EmbeddingModel, e.embeddingNames()
 	switch {
@@ -116,7 +116,7 @@ func (e *Engine) withEncoder(ctx context.Context, lib *ort.Library, next func(co
 	}
 	began := time.Now()
 	e.publish(engine.Status{Phase: engine.Loading, Progress: -1, Detail: dir})
-	enc, err := e.openEncoder(lib, dir)
+	enc, err := e.openEncoder(lib, dir, dev)
 	if err != nil {
 		return encoderFailure(dir, err)
 	}
@@ -152,10 +152,10 @@ func runBeside(ctx context.Context, enc *encoder.Encoder, next func(context.Cont
 	return err
 }
 
-// openEncoder loads the encoder where the configuration wants it. auto takes
+// openEncoder loads the encoder on the device. auto takes
 // the CPU when the graph is not one for CUDA, as int8 graphs are not.
-func (e *Engine) openEncoder(lib *ort.Library, dir string) (*encoder.Encoder, error) {
-	cfg := encoder.Config{Dir: dir, Threads: e.cfg.Threads, Spin: e.cfg.Spin, CUDA: wantCUDA(e.cfg, lib)}
+func (e *Engine) openEncoder(lib *ort.Library, dir string, dev device) (*encoder.Encoder, error) {
+	cfg := encoder.Config{Dir: dir, Threads: e.cfg.Threads, Spin: e.cfg.Spin, CUDA: dev.cuda, Device: dev.index}
 	enc, err := encoder.Open(lib, cfg, e.log)
 	if errors.Is(err, ort.ErrNoCUDA) && e.cfg.Device == "auto" {
 		e.log.Warn("the encoder runs on the CPU", "err", err)

@@ -110,18 +110,22 @@ func (e *Engine) serve(ctx context.Context) error {
 		return err
 	}
 	defer lib.Close()
-	return e.withEncoder(ctx, lib, func(ctx context.Context) error { return e.serveModel(ctx, lib, began) })
+	dev, err := chooseDevice(e.cfg, lib, e.log)
+	if err != nil {
+		return err
+	}
+	return e.withEncoder(ctx, lib, dev, func(ctx context.Context) error { return e.serveModel(ctx, lib, dev, began) })
 }
 
 // serveModel serves the model that chats.
-func (e *Engine) serveModel(ctx context.Context, lib *ort.Library, began time.Time) error {
-	dir, err := e.folder(ctx)
+func (e *Engine) serveModel(ctx context.Context, lib *ort.Library, dev device, began time.Time) error {
+	dir, err := e.folder(ctx, dev)
 	if err != nil {
 		return err
 	}
 	e.publish(engine.Status{Phase: engine.Loading, Progress: -1, Detail: dir})
 	for {
-		err := e.awake(ctx, lib, dir, began)
+		err := e.awake(ctx, lib, dir, dev, began)
 		if !errors.Is(err, errIdle) || ctx.Err() != nil {
 			return err
 		}
@@ -131,8 +135,8 @@ func (e *Engine) serveModel(ctx context.Context, lib *ort.Library, began time.Ti
 
 // awake loads the model, serves it, and sleeps when nothing is asked; then it
 // returns errIdle.
-func (e *Engine) awake(ctx context.Context, lib *ort.Library, dir string, began time.Time) error {
-	m, l, err := e.load(lib, dir)
+func (e *Engine) awake(ctx context.Context, lib *ort.Library, dir string, dev device, began time.Time) error {
+	m, l, err := e.load(lib, dir, dev)
 	if err != nil {
 		return err
 	}
@@ -163,7 +167,7 @@ func (e *Engine) schedule(ctx context.Context, lib *ort.Library, m *model, l *li
 }
 
 // load reads tokenizer and graph side by side.
-func (e *Engine) load(lib *ort.Library, dir string) (*model, *live, error) {
+func (e *Engine) load(lib *ort.Library, dir string, dev device) (*model, *live, error) {
 	gc, err := readFolder(dir)
 	if err != nil {
 		return nil, nil, err
@@ -184,7 +188,7 @@ func (e *Engine) load(lib *ort.Library, dir string) (*model, *live, error) {
 		return nil
 	})
 	g.Go(func() (err error) {
-		m, err = newModel(lib, dir, gc, e.cfg, wantCUDA(e.cfg, lib))
+		m, err = e.openModel(lib, dir, gc, dev)
 		return err
 	})
 	if err := g.Wait(); err != nil {

@@ -16,14 +16,14 @@ import (
 )
 
 // folder returns the folder to load: the model itself, or what its GGUF file
-// was imported to, now or at an earlier start. Every error is a
+// was imported to for its device, now or at an earlier start. Every error is a
 // *engine.Failure, or ctx's.
-func (e *Engine) folder(ctx context.Context) (string, error) {
+func (e *Engine) folder(ctx context.Context, dev device) (string, error) {
 	src := e.cfg.Model
 	if !strings.EqualFold(filepath.Ext(src), ".gguf") {
 		return src, nil
 	}
-	o := gguf.Options{AccuracyLevel: e.cfg.AccuracyLevel, Progress: e.progress(src)}
+	o := gguf.Options{AccuracyLevel: e.cfg.AccuracyLevel, Float16: dev.cuda, Progress: e.progress(src)}
 	print, err := gguf.Fingerprint(src, o)
 	if err != nil {
 		return "", importFailure(src, err)

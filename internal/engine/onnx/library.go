@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"infer/internal/engine"
 	"infer/internal/engine/onnx/ort"
@@ -43,32 +44,25 @@ func besideProgram() string {
 	return libraryName
 }
 
-// wantCUDA decides the device: cuda is an order, auto takes CUDA when the
-// library has it and the driver's device node is there.
-func wantCUDA(cfg Config, lib *ort.Library) bool {
-	switch cfg.Device {
-	case "cuda":
-		return true
-	case "cpu":
-		return false
-	}
-	if !lib.HasCUDA() {
-		return false
-	}
-	_, err := os.Stat("/dev/nvidiactl")
-	return err == nil
-}
-
 // sessionFailure types the error of loading a graph.
 func sessionFailure(path string, err error) *engine.Failure {
 	f := &engine.Failure{Err: err, Message: fmt.Sprintf("load %s: %v", path, err)}
 	switch {
+	case errors.Is(err, ort.ErrNoCUDA) && outOfMemory(err):
+		f.Cause = engine.CauseOutOfMemoryAtStart
+		f.Remedy = "free memory of the GPU, choose a smaller model, or run with --device cpu"
 	case errors.Is(err, ort.ErrNoCUDA):
-		f.Cause = engine.CauseDeviceUnavailable
-		f.Remedy = "give the container a GPU and the CUDA build of ONNX Runtime with its CUDA 13 libraries, or run with --device cpu"
+		f.Cause, f.Remedy = engine.CauseDeviceUnavailable, cudaFailure(err).Remedy
 	default:
 		f.Cause = engine.CauseModelInvalid
 		f.Remedy = "fetch or convert the model again; if it is new, check that this ONNX Runtime knows its operators"
 	}
 	return f
+}
+
+// outOfMemory knows the words of the CUDA runtime (cudaErrorMemoryAllocation)
+// and of ONNX Runtime's arena (bfc_arena.cc).
+func outOfMemory(err error) bool {
+	text := strings.ToLower(err.Error())
+	return strings.Contains(text, "out of memory") || strings.Contains(text, "failed to allocate memory")
 }

@@ -46,9 +46,9 @@ func (c *genaiConfig) kvBytesPerToken(t ort.ElementType) int64 {
 
 // newModel loads the graph of dir and reserves its KV cache. Every error is a
 // *engine.Failure.
-func newModel(lib *ort.Library, dir string, gc *genaiConfig, cfg Config, cuda bool) (_ *model, err error) {
+func newModel(lib *ort.Library, dir string, gc *genaiConfig, cfg Config, on device) (_ *model, err error) {
 	path := filepath.Join(dir, gc.Model.Decoder.Filename)
-	sess, err := lib.NewSession(path, ort.SessionConfig{Threads: cfg.Threads, Spin: cfg.Spin, CUDA: cuda,
+	sess, err := lib.NewSession(path, ort.SessionConfig{Threads: cfg.Threads, Spin: cfg.Spin, CUDA: on.cuda, Device: on.index,
 		Entries: map[string]string{"session.use_device_allocator_for_initializers": "1"}})
 	if err != nil {
 		return nil, sessionFailure(path, err)
@@ -62,7 +62,7 @@ func newModel(lib *ort.Library, dir string, gc *genaiConfig, cfg Config, cuda bo
 	if err := m.checkGraph(); err != nil {
 		return nil, invalidModel(err)
 	}
-	if err := m.size(cfg, cuda); err != nil {
+	if err := m.size(cfg, on.cuda); err != nil {
 		return nil, err
 	}
 	if err := m.allocate(); err != nil {

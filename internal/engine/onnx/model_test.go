@@ -27,7 +27,7 @@ func realModel(tb testing.TB, level, slots int) (*model, *tokenizer.Tokenizer) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	dir, err := e.folder(tb.Context())
+	dir, err := e.folder(tb.Context(), device{})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -35,7 +35,7 @@ func realModel(tb testing.TB, level, slots int) (*model, *tokenizer.Tokenizer) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	m, err := newModel(lib, dir, gc, cfg, false)
+	m, err := newModel(lib, dir, gc, cfg, device{})
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -43,6 +43,7 @@ type Config struct {
 	Threads int  // intra-op threads; 0 lets the library choose
 	Spin    bool // idle threads spin for work
 	CUDA    bool
+	Device  int // which of the visible GPUs, for CUDA
 	// BatchTokens bounds a batch, padding included; 0 means 2048 on the CPU,
 	// where more gains nothing and delays others, and 32768 on CUDA.
 	BatchTokens int

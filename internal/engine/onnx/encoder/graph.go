@@ -44,7 +44,7 @@ type input struct {
 }
 
 func openGraph(lib *ort.Library, path string, cfg Config, s *settings, tokens int) (_ *graph, err error) {
-	sess, err := lib.NewSession(path, ort.SessionConfig{Threads: cfg.Threads, Spin: cfg.Spin, CUDA: cfg.CUDA})
+	sess, err := lib.NewSession(path, ort.SessionConfig{Threads: cfg.Threads, Spin: cfg.Spin, CUDA: cfg.CUDA, Device: cfg.Device})
 	if errors.Is(err, ort.ErrNoCUDA) {
 		return nil, err
 	}

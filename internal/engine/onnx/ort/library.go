@@ -35,6 +35,9 @@ var (
 	// library was built without it, one of its own libraries is missing, there
 	// is no GPU, or the model's work did not end on it.
 	ErrNoCUDA = errors.New("CUDA cannot be used")
+	// ErrNotOnCUDA is returned when the model loads but would compute on the
+	// CPU. It matches ErrNoCUDA.
+	ErrNotOnCUDA = fmt.Errorf("%w: products or attentions of the model ended on the CPU", ErrNoCUDA)
 	// ErrTerminated is returned by a run that RunOptions.Terminate ended.
 	ErrTerminated = errors.New("run terminated")
 )

@@ -70,12 +70,14 @@ type Session struct {
 
 // NewSession loads the model file at path.
 func (l *Library) NewSession(path string, c SessionConfig) (*Session, error) {
-	if c.CUDA && !l.HasCUDA() {
-		return nil, fmt.Errorf("%w: this build of ONNX Runtime %s has no CUDA provider", ErrNoCUDA, l.version)
+	if c.CUDA {
+		if err := l.CheckCUDA(c.Device); err != nil {
+			return nil, err
+		}
 	}
 	s := &Session{lib: l}
 	if err := s.create(path, c); err != nil {
-		if c.CUDA {
+		if c.CUDA && aboutCUDA(err) {
 			return nil, fmt.Errorf("%w: %w", ErrNoCUDA, err)
 		}
 		return nil, err
@@ -99,7 +101,7 @@ func (s *Session) create(path string, c SessionConfig) error {
 	maps.Copy(entries, c.Entries)
 	keys, values, free := cStrings(entries)
 	defer free()
-	cuda := map[string]string{"device_id": strconv.Itoa(c.Device)}
+	cuda := cudaOptions(c.Device)
 	cudaKeys, cudaValues, freeCUDA := cStrings(cuda)
 	defer freeCUDA()
 	cfg := C.ort_session_config{
@@ -141,7 +143,7 @@ func (s *Session) onDevice() error {
 		return fmt.Errorf("%w: read node assignment: %w", ErrNoCUDA, err)
 	}
 	if heavy == 0 || heavy < all {
-		return fmt.Errorf("%w: %d of the model's %d products and attentions ended on the CPU", ErrNoCUDA, all-heavy, all)
+		return fmt.Errorf("%w: %d of %d", ErrNotOnCUDA, all-heavy, all)
 	}
 	return nil
 }

@@ -118,7 +118,7 @@ OrtStatus *ort_value_info(const OrtApi *a, OrtSession *s, int output, size_t i, 
 }
 
 static int is_heavy(const char *op) {
-  static const char *heavy[] = {"MatMulNBits", "GroupQueryAttention", "MatMul", "Gemm", "Attention", "Conv"};
+  static const char *heavy[] = {"MatMulNBits", "GroupQueryAttention", "MatMul", "FusedMatMul", "Gemm", "Attention", "Conv"};
   for (size_t i = 0; i < sizeof heavy / sizeof *heavy; i++)
     if (strcmp(op, heavy[i]) == 0) return 1;
   return 0;
