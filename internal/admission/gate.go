@@ -15,6 +15,8 @@ import (
 var (
 	// ErrQueueFull: every place in the queue is taken.
 	ErrQueueFull = errors.New("the queue is full")
+	// ErrQueueBytes: the bodies of those who wait are over their bound.
+	ErrQueueBytes = errors.New("the bodies in the queue are over their bound")
 	// ErrHoldTimeout: the engine did not become ready while the request was held.
 	ErrHoldTimeout = errors.New("the engine is not ready")
 	// ErrDraining: the server is stopping and takes no new work.
@@ -25,9 +27,10 @@ var (
 
 // Config bounds a Gate.
 type Config struct {
-	MaxQueue int           // requests that may wait or be held
-	Hold     time.Duration // from arrival, how long a request waits for an engine that is not ready
-	Expected int           // slots to expect before the first SetCapacity; at least 1 is assumed
+	MaxQueue      int           // requests that may wait or be held
+	MaxQueueBytes int64         // what their bodies may hold together
+	Hold          time.Duration // from arrival, how long a request waits for an engine that is not ready
+	Expected      int           // slots to expect before the first SetCapacity; at least 1 is assumed
 }
 
 // Gate hands out slots in the order of arrival. Its zero capacity means that
@@ -42,6 +45,7 @@ type Gate struct {
 	running  int        // slots taken; above capacity only after it shrank
 	queue    *list.List // of *waiter that want a slot
 	lobby    *list.List // of *waiter that want only a ready engine; empty while capacity > 0
+	bytes    int64      // of the bodies of everybody in queue and lobby
 	failed   bool
 	draining bool
 	drained  chan struct{} // closed once draining and nothing runs or waits
@@ -52,6 +56,7 @@ type Gate struct {
 type waiter struct {
 	in      *list.List
 	elem    *list.Element
+	bytes   int64         // of its body
 	overdue bool          // Hold has passed while the engine was ready
 	err     error         // why it was refused; nil when admitted
 	done    chan struct{} // closed once err is final
@@ -63,10 +68,10 @@ func New(cfg Config) *Gate {
 }
 
 // Acquire takes a slot, waiting for one if need be, and says how long that
-// took. It returns one of the package's errors when it refuses and ctx.Err()
+// took; bytes is what the caller's body holds meanwhile. It returns one of the package's errors when it refuses and ctx.Err()
 // when the caller left. The caller calls release exactly when its work ends;
 // further calls do nothing.
-func (g *Gate) Acquire(ctx context.Context) (release func(), queued time.Duration, err error) {
+func (g *Gate) Acquire(ctx context.Context, bytes int64) (release func(), queued time.Duration, err error) {
 	arrived := time.Now()
 	g.mu.Lock()
 	if err := g.refusal(ctx); err != nil {
@@ -78,7 +83,7 @@ func (g *Gate) Acquire(ctx context.Context) (release func(), queued time.Duratio
 		g.mu.Unlock()
 		return g.releaser(arrived), 0, nil
 	}
-	err = g.wait(ctx, g.queue, true)
+	err = g.wait(ctx, g.queue, bytes)
 	now := time.Now()
 	if err != nil {
 		return nil, now.Sub(arrived), err
@@ -88,7 +93,7 @@ func (g *Gate) Acquire(ctx context.Context) (release func(), queued time.Duratio
 
 // Ready waits, within the same bounds, until the engine is ready and takes no
 // slot. It is for work that costs the engine next to nothing.
-func (g *Gate) Ready(ctx context.Context) (queued time.Duration, err error) {
+func (g *Gate) Ready(ctx context.Context, bytes int64) (queued time.Duration, err error) {
 	arrived := time.Now()
 	g.mu.Lock()
 	if err := g.refusal(ctx); err != nil {
@@ -99,7 +104,7 @@ func (g *Gate) Ready(ctx context.Context) (queued time.Duration, err error) {
 		g.mu.Unlock()
 		return 0, nil
 	}
-	err = g.wait(ctx, g.lobby, false)
+	err = g.wait(ctx, g.lobby, bytes)
 	return time.Since(arrived), err
 }
 
@@ -115,7 +120,7 @@ func (g *Gate) refusal(ctx context.Context) error {
 }
 
 // wait queues the caller. It is entered with g.mu held and returns without.
-func (g *Gate) wait(ctx context.Context, in *list.List, slot bool) error {
+func (g *Gate) wait(ctx context.Context, in *list.List, bytes int64) error {
 	if g.capacity == 0 && g.cfg.MaxQueue == 0 {
 		g.mu.Unlock()
 		return ErrHoldTimeout
@@ -124,8 +129,13 @@ func (g *Gate) wait(ctx context.Context, in *list.List, slot bool) error {
 		g.mu.Unlock()
 		return ErrQueueFull
 	}
-	w := &waiter{in: in, done: make(chan struct{})}
+	if bytes > g.cfg.MaxQueueBytes-g.bytes {
+		g.mu.Unlock()
+		return ErrQueueBytes
+	}
+	w := &waiter{in: in, bytes: bytes, done: make(chan struct{})}
 	w.elem = in.PushBack(w)
+	g.bytes += bytes
 	g.mu.Unlock()
 
 	hold := time.NewTimer(g.cfg.Hold)
@@ -137,7 +147,7 @@ func (g *Gate) wait(ctx context.Context, in *list.List, slot bool) error {
 		case <-hold.C:
 			g.overdue(w)
 		case <-ctx.Done():
-			g.leave(w, slot)
+			g.leave(w)
 			return ctx.Err()
 		}
 	}
@@ -155,13 +165,13 @@ func (g *Gate) overdue(w *waiter) {
 
 // leave takes w out because its caller is gone. A slot that was granted at the
 // same moment passes on to the next.
-func (g *Gate) leave(w *waiter, slot bool) {
+func (g *Gate) leave(w *waiter) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
 	case w.elem != nil:
 		g.settle(w, context.Canceled)
-	case w.err == nil && slot:
+	case w.err == nil && w.in == g.queue: // it got a slot
 		g.running--
 	}
 	g.dispatch()
@@ -171,6 +181,7 @@ func (g *Gate) leave(w *waiter, slot bool) {
 func (g *Gate) settle(w *waiter, err error) {
 	w.in.Remove(w.elem)
 	w.elem = nil
+	g.bytes -= w.bytes
 	w.err = err
 	close(w.done)
 }

@@ -29,7 +29,7 @@ func (c *caller) done() bool {
 func call(ctx context.Context, g *Gate) *caller {
 	c := &caller{ended: make(chan struct{})}
 	go func() {
-		c.release, c.queued, c.err = g.Acquire(ctx)
+		c.release, c.queued, c.err = g.Acquire(ctx, 0)
 		close(c.ended)
 	}()
 	synctest.Wait()
@@ -40,7 +40,7 @@ func call(ctx context.Context, g *Gate) *caller {
 func callReady(ctx context.Context, g *Gate) *caller {
 	c := &caller{ended: make(chan struct{})}
 	go func() {
-		c.queued, c.err = g.Ready(ctx)
+		c.queued, c.err = g.Ready(ctx, 0)
 		close(c.ended)
 	}()
 	synctest.Wait()
@@ -182,10 +182,10 @@ func TestLeftBeforeArriving(t *testing.T) {
 	g := gate(1)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := g.Acquire(ctx); !errors.Is(err, context.Canceled) {
+	if _, _, err := g.Acquire(ctx, 0); !errors.Is(err, context.Canceled) {
 		t.Errorf("Acquire() = %v, want %v", err, context.Canceled)
 	}
-	if _, err := g.Ready(ctx); !errors.Is(err, context.Canceled) {
+	if _, err := g.Ready(ctx, 0); !errors.Is(err, context.Canceled) {
 		t.Errorf("Ready() = %v, want %v", err, context.Canceled)
 	}
 	wantStats(t, g, Stats{Capacity: 1})

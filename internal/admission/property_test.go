@@ -139,7 +139,7 @@ func BenchmarkAcquire(b *testing.B) {
 	g := New(Config{MaxQueue: 1})
 	g.SetCapacity(1)
 	for b.Loop() {
-		release, _, err := g.Acquire(b.Context())
+		release, _, err := g.Acquire(b.Context(), 0)
 		if err != nil {
 			b.Fatal(err)
 		}
