@@ -142,8 +142,30 @@ func TestEngineMisbehaves(t *testing.T) {
 		}, 500, engPanic, 0},
 		{"aborts at once", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 502, brokeOff, 0},
 		{"ends a stream early", func(w http.ResponseWriter, _ *http.Request) { event(w, "data: 1\n\n") }, 200, "data: 1\n\ndata: " + brokeOff + "\n\n" + done, 1},
-		{"opens a stream and returns", func(w http.ResponseWriter, _ *http.Request) { event(w, "") }, 200, "data: " + brokeOff + "\n\n" + done, 1},
-		{"leaves an event open", func(w http.ResponseWriter, _ *http.Request) { event(w, "data: 1") }, 200, "data: 1\n\ndata: " + brokeOff + "\n\n" + done, 1},
+		{"opens a stream and returns", func(w http.ResponseWriter, _ *http.Request) { event(w, "") }, 502, brokeOff, 0},
+		{"leaves the first event open", func(w http.ResponseWriter, _ *http.Request) { event(w, "data: 1\n") }, 502, brokeOff, 0},
+		{"leaves a later event open", func(w http.ResponseWriter, _ *http.Request) { event(w, "data: 1\n\n"); event(w, "data: 2") }, 200, "data: 1\n\ndata: " + brokeOff + "\n\n" + done, 1},
+		{"leaves the terminator open", func(w http.ResponseWriter, _ *http.Request) { event(w, "data: 1\n\ndata: [DONE]") }, 200, "data: 1\n\n" + done, 0},
+		{"says 200, then fails", func(w http.ResponseWriter, _ *http.Request) {
+			event(w, `data: {"error":{"message":"EngineCore died","type":"InternalServerError","param":null,"code":500}}`+"\n\n"+done)
+		}, 500, `{"error":{"message":"EngineCore died","type":"server_error","param":null,"code":null}}`, 0},
+		{"fails in words of its own", func(w http.ResponseWriter, _ *http.Request) {
+			event(w, "data: 1\n\n")
+			event(w, `data: {"error":{"message":"EngineCore died","type":"InternalServerError","param":null,"code":500}}`+"\n\n")
+		}, 200, "data: 1\n\n" + `data: {"error":{"message":"EngineCore died","type":"server_error","param":null,"code":null}}` + "\n\n" + done, 1},
+		{"goes on after the end", func(w http.ResponseWriter, _ *http.Request) {
+			event(w, "data: 1\n\n"+done+"data: 2\n\n")
+			event(w, "data: 3\n\n")
+		}, 200, "data: 1\n\n" + done, 0},
+		{"refuses in words of its own", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.Header().Set("Content-Length", "24")
+			w.WriteHeader(401)
+			_, _ = io.WriteString(w, `{"error":`)
+			_, _ = io.WriteString(w, `"Unauthorized"}`)
+		}, 401, `{"error":{"message":"Unauthorized","type":"authentication_error","param":null,"code":null}}`, 0},
+		{"has no such route", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404); write(w, `{"detail":"Not Found"}`) },
+			404, `{"error":{"message":"Not Found","type":"not_found_error","param":null,"code":null}}`, 0},
 		{"panics in a stream", func(w http.ResponseWriter, _ *http.Request) { event(w, "data: 1\n\n"); panic("boom") }, 200, "data: 1\n\ndata: " + engPanic + "\n\n" + done, 1},
 		{"aborts in a stream", func(w http.ResponseWriter, _ *http.Request) { event(w, "data: 1\n\n"); panic(http.ErrAbortHandler) }, 200, "data: 1\n\ndata: " + brokeOff + "\n\n" + done, 1},
 		{"panics after the end", func(w http.ResponseWriter, _ *http.Request) { event(w, done); panic("boom") }, 200, done, 0},

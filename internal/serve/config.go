@@ -10,7 +10,10 @@ import (
 type Config struct {
 	Grace          time.Duration `help:"The platform's termination grace period. Open streams run on for four fifths of it, at most until 5s before its end." default:"30s" env:"INFER_GRACE"`
 	Hold           time.Duration `help:"How long a request waits for a starting engine." default:"200s" env:"INFER_HOLD"`
+	CommitAfter    time.Duration `help:"How long a stream's status line waits for the first event; after it 200 goes out, and comments keep the line open." default:"15s" env:"INFER_COMMIT_AFTER"`
+	ClientStall    time.Duration `help:"How long a client may leave its answer unread before it is cut." default:"60s" env:"INFER_CLIENT_STALL"`
 	MaxQueue       int           `help:"Requests that may wait for a slot." default:"256" env:"INFER_MAX_QUEUE"`
+	MaxQueueBytes  int64         `help:"Bytes of all bodies that wait for a slot or for a starting engine." default:"268435456" env:"INFER_MAX_QUEUE_BYTES"`
 	MaxConcurrency int           `help:"Requests that may run in the engine at once; 0 is the engine's own number of slots." default:"0" env:"INFER_MAX_CONCURRENCY"`
 	MaxBodyBytes   int64         `help:"Largest request body." default:"8388608" env:"INFER_MAX_BODY_BYTES"`
 }
@@ -24,8 +27,17 @@ func (c Config) Validate() error {
 	if c.Hold < 0 {
 		errs = append(errs, fmt.Errorf("hold: must not be negative, got %v; 0s refuses while the engine starts", c.Hold))
 	}
+	if c.CommitAfter <= 0 {
+		errs = append(errs, fmt.Errorf("commit-after: must be positive, got %v; the default is 15s", c.CommitAfter))
+	}
+	if c.ClientStall <= 0 {
+		errs = append(errs, fmt.Errorf("client-stall: must be positive, got %v; the default is 60s", c.ClientStall))
+	}
 	if c.MaxQueue < 0 {
 		errs = append(errs, fmt.Errorf("max-queue: must not be negative, got %d; 0 refuses whoever finds no slot", c.MaxQueue))
+	}
+	if c.MaxQueueBytes < c.MaxBodyBytes {
+		errs = append(errs, fmt.Errorf("max-queue-bytes: must hold one body of %d bytes, got %d; lower --max-body-bytes or raise it", c.MaxBodyBytes, c.MaxQueueBytes))
 	}
 	if c.MaxConcurrency < 0 {
 		errs = append(errs, fmt.Errorf("max-concurrency: must not be negative, got %d; 0 takes the engine's own", c.MaxConcurrency))
@@ -39,3 +51,10 @@ func (c Config) Validate() error {
 // margin is the end of Grace that is kept for cutting streams here and for
 // stopping the engine after Run has returned.
 func (c Config) margin() time.Duration { return min(c.Grace/5, 5*time.Second) }
+
+// linger is how long even an idle server stays open once it drains. Platforms
+// take a replica out of their routes when they signal it, not when a probe
+// fails; that takes a moment, in which a closed port would be an error to the
+// client while a 503 is retried elsewhere. Whoever stops infer by hand should
+// not notice.
+func (c Config) linger() time.Duration { return min(c.Grace/30, time.Second) }

@@ -18,6 +18,7 @@ type exchange struct {
 	s       *Server
 	w       http.ResponseWriter
 	flusher interface{ FlushError() error }
+	setter  interface{ SetWriteDeadline(time.Time) error }
 
 	id      string
 	errors  func(*openai.Error) []byte // the shape of error bodies
@@ -25,21 +26,27 @@ type exchange struct {
 	route   string                     // the pattern; empty until known
 	model   string                     // a served name, or unknown
 	start   time.Time
-	queued  time.Duration
-	meter   *meter // nil unless the engine was asked
-	modeled bool   // a route of the engine
-	timed   bool   // one whose latency is measured
-	stream  bool   // the caller asked for a stream
-	gone    bool   // the client left before its answer was complete
-	cut     string // who ended a stream early; empty when nobody did
-	status  int    // 0 until the status line left
+	bytes   int64         // of the body
+	queued  time.Duration // negative until admitted
+	meter   *meter        // nil unless the engine was asked
+	modeled bool          // a route of the engine
+	timed   bool          // one whose latency is measured
+	stream  bool          // the caller asked for a stream
+	gone    bool          // the client left before its answer was complete
+	cut     string        // who ended a stream early; empty when nobody did
+	status  int           // 0 until the status line left
 	written int64
+	wrote   time.Duration // when the last byte was handed over, from start
+	renew   time.Duration // when the client's time to read is next renewed
 }
 
 type exchangeKey struct{}
 
 func newExchange(s *Server, w http.ResponseWriter, r *http.Request) *exchange {
-	x := &exchange{s: s, w: w, id: requestID(r), start: time.Now()}
+	x := &exchange{s: s, w: w, id: requestID(r), start: time.Now(), queued: -1}
+	if d, ok := w.(interface{ SetWriteDeadline(time.Time) error }); ok {
+		x.setter = d
+	}
 	if f, ok := w.(interface{ FlushError() error }); ok {
 		x.flusher = f
 	}
@@ -69,8 +76,8 @@ func (x *exchange) WriteHeader(status int) {
 	if x.status == 0 && status >= 200 {
 		x.status = status
 		x.s.advise(x.w.Header(), status)
-		if x.modeled {
-			x.w.Header().Set("Server-Timing", x.timing())
+		if t := x.timing(); x.modeled && t != "" {
+			x.w.Header().Set("Server-Timing", t)
 		}
 		if x.s.gate.Draining() {
 			x.w.Header().Set("Connection", "close")
@@ -84,10 +91,33 @@ func (x *exchange) Write(p []byte) (int, error) {
 	if x.status == 0 {
 		x.WriteHeader(http.StatusOK)
 	}
+	x.await()
 	n, err := x.w.Write(p)
 	x.written += int64(n)
 	return n, err
 }
+
+// await gives the client its time to read what comes now. Moving a deadline
+// costs more than writing a token, so that it is done once a second.
+func (x *exchange) await() {
+	x.wrote = time.Since(x.start)
+	if x.setter != nil && x.wrote >= x.renew {
+		x.renew = x.wrote + time.Second
+		_ = x.setter.SetWriteDeadline(x.start.Add(x.wrote + x.s.cfg.ClientStall)) // without deadlines nobody is slow
+	}
+}
+
+// leave is the last use of x by its request: net/http has the end of the answer
+// still to write, which may be long after the last byte.
+func (x *exchange) leave() {
+	if x.renew > 0 {
+		x.renew = 0
+		x.await()
+	}
+}
+
+// quiet is how long nothing was written.
+func (x *exchange) quiet() time.Duration { return time.Since(x.start) - x.wrote }
 
 // FlushError implements what http.ResponseController looks for.
 func (x *exchange) FlushError() error {
@@ -106,16 +136,20 @@ func (x *exchange) Unwrap() http.ResponseWriter { return x.w }
 // timing is what is known when the headers leave. The total of a stream is not.
 func (x *exchange) timing() string {
 	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-	t := fmt.Sprintf("queue;dur=%.1f", ms(x.queued))
+	var known []string
+	add := func(name string, d time.Duration) { known = append(known, fmt.Sprintf("%s;dur=%.1f", name, ms(d))) }
+	if x.queued >= 0 {
+		add("queue", x.queued)
+	}
 	if x.meter != nil {
 		if ttft, ok := x.meter.ttft(); ok {
-			t += fmt.Sprintf(", ttft;dur=%.1f", ms(ttft))
+			add("ttft", ttft)
 		}
 	}
 	if !isStream(x.w.Header()) {
-		t += fmt.Sprintf(", total;dur=%.1f", ms(time.Since(x.start)))
+		add("total", time.Since(x.start))
 	}
-	return t
+	return strings.Join(known, ", ")
 }
 
 func isStream(h http.Header) bool {

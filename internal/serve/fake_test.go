@@ -49,7 +49,8 @@ func (l *logBuffer) String() string {
 
 // config is what most tests want.
 func config() Config {
-	return Config{Grace: 30 * time.Second, Hold: 200 * time.Second, MaxQueue: 16, MaxBodyBytes: 1 << 20}
+	return Config{Grace: 30 * time.Second, Hold: 200 * time.Second, CommitAfter: 15 * time.Second, ClientStall: time.Minute,
+		MaxQueue: 16, MaxQueueBytes: 8 << 20, MaxBodyBytes: 1 << 20}
 }
 
 type fixture struct {

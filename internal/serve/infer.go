@@ -16,18 +16,19 @@ import (
 	"infer/internal/openai"
 )
 
-// admit takes a slot or waits for one.
-type admit func(context.Context) (release func(), queued time.Duration, err error)
+// admit takes a slot or waits for one, which holds the body's bytes.
+type admit func(ctx context.Context, bytes int64) (release func(), queued time.Duration, err error)
 
 // whenReady admits what costs the engine next to nothing: no slot, no queue.
-func (s *Server) whenReady(ctx context.Context) (func(), time.Duration, error) {
-	queued, err := s.gate.Ready(ctx)
+func (s *Server) whenReady(ctx context.Context, bytes int64) (func(), time.Duration, error) {
+	queued, err := s.gate.Ready(ctx, bytes)
 	return func() {}, queued, err
 }
 
 // engine is the way of a request to the model: read and understand it, wait
-// for admission, relay. timed routes count in the latency metrics. Translators
-// stand before admission, so that what they refuse waits for nothing.
+// for admission, relay. timed routes generate: they count in the latency
+// metrics and may stream. Translators stand before admission, so that what they
+// refuse waits for nothing.
 func (s *Server) engine(admit admit, timed bool, translators ...func(http.Handler) http.Handler) http.HandlerFunc {
 	var next http.Handler = s.ask(admit, timed)
 	for _, translate := range translators {
@@ -46,8 +47,12 @@ func (s *Server) engine(admit admit, timed bool, translators ...func(http.Handle
 		if !ok {
 			return
 		}
-		x.stream, x.asked = req.Stream, req.Model
+		x.stream, x.asked, x.bytes = req.Stream, req.Model, int64(len(body))
 		r = r.WithContext(ctx)
+		if id := r.Header["X-Request-Id"]; len(id) != 1 || id[0] != x.id { // the engine's log shall name the same
+			r.Header = r.Header.Clone()
+			r.Header.Set("X-Request-Id", x.id)
+		}
 		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 		next.ServeHTTP(x, r)
 	}
@@ -58,8 +63,11 @@ func (s *Server) engine(admit admit, timed bool, translators ...func(http.Handle
 func (s *Server) ask(admit admit, timed bool) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		x, ctx := exchangeOf(r), r.Context()
-		release, queued, err := admit(ctx)
-		x.queued = queued
+		rl := newRelay(x, w)
+		if timed && x.stream {
+			rl.keep()
+		}
+		release, queued, err := admit(ctx, x.bytes)
 		if timed {
 			s.metrics.queue.Observe(queued.Seconds())
 		}
@@ -67,17 +75,20 @@ func (s *Server) ask(admit admit, timed bool) http.HandlerFunc {
 			if cause := context.Cause(ctx); errors.Is(err, ctx.Err()) && cause != nil {
 				err = cause
 			}
-			s.refuse(x, w, err)
+			rl.refuse(err, queued)
 			return
 		}
 		defer release()
 		// The engine may have learned its models while the request was held.
-		var e *openai.Error
-		if x.model, e = serves(s.eng.Status().Models, x.asked); e != nil {
-			openai.WriteError(w, e)
+		label, e := serves(s.eng.Status().Models, x.asked)
+		if e != nil {
+			rl.admitted(label, queued, nil)
+			rl.WriteError(e)
 			return
 		}
-		s.relay(x, w, r)
+		m := s.metrics.meter(x.start, label)
+		rl.admitted(label, queued, m)
+		s.relay(rl, r.WithContext(engine.WithMeter(ctx, m)))
 	}
 }
 
@@ -171,11 +182,8 @@ func deadline(r *http.Request, start time.Time) (context.Context, context.Cancel
 
 // relay lets the engine answer, and ends the answer itself when the engine
 // does not: no stream ends without its terminator.
-func (s *Server) relay(x *exchange, w http.ResponseWriter, r *http.Request) {
+func (s *Server) relay(rl *relay, r *http.Request) {
 	ctx := r.Context()
-	x.meter = s.metrics.meter(x.start, x.model)
-	r = r.WithContext(engine.WithMeter(ctx, x.meter))
-	rl := newRelay(x, w)
 	// An engine that does not heed its context is ended all the same.
 	stop := context.AfterFunc(ctx, func() { rl.cut(context.Cause(ctx)) })
 	defer stop()

@@ -59,10 +59,14 @@ func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
 // histogram has n classic buckets from the smallest up, each twice the one
 // before, and native buckets of 10 %.
 func histogram(name, help string, smallest float64, n int) prometheus.Histogram {
-	return prometheus.NewHistogram(prometheus.HistogramOpts{
+	return prometheus.NewHistogram(histogramOpts(name, help, smallest, n))
+}
+
+func histogramOpts(name, help string, smallest float64, n int) prometheus.HistogramOpts {
+	return prometheus.HistogramOpts{
 		Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(smallest, 2, n),
 		NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160, NativeHistogramMinResetDuration: time.Hour,
-	})
+	}
 }
 
 // know makes the series of models present before their first request.
@@ -95,21 +99,23 @@ func (g gauges) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (g gauges) Collect(ch chan<- prometheus.Metric) {
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
-	}
+	gauge := func(d *prometheus.Desc, v float64) { ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v) }
 	st := g.s.gate.Stats()
 	gauge(descSaturation, st.Saturation)
 	gauge(descRunning, float64(st.Running))
 	gauge(descWaiting, float64(st.Waiting))
 	gauge(descHeld, float64(st.Held))
 	gauge(descCapacity, float64(st.Capacity))
-	now := g.s.eng.Status().Phase
-	for _, p := range engine.Phases() {
+	oneOf(ch, descPhase, engine.Phases(), g.s.eng.Status().Phase)
+}
+
+// oneOf is a gauge for each value that a state may have: 1 for the one it has.
+func oneOf[T ~string](ch chan<- prometheus.Metric, d *prometheus.Desc, all []T, now T) {
+	for _, value := range all {
 		v := 0.0
-		if p == now {
+		if value == now {
 			v = 1
 		}
-		gauge(descPhase, v, string(p))
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, string(value))
 	}
 }

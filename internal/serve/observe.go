@@ -30,6 +30,7 @@ func (s *Server) observe(next http.Handler) http.Handler {
 					p = nil
 				}
 			}
+			x.leave()
 			s.record(x, r)
 			if p != nil { // half an answer must not look whole
 				panic(http.ErrAbortHandler)
@@ -87,7 +88,7 @@ func (x *exchange) attrs(r *http.Request, route string, status int, took time.Du
 		return a
 	}
 	a = append(a, slog.String("model", x.model), slog.Bool("stream", x.stream),
-		slog.Float64("queue_seconds", x.queued.Seconds()))
+		slog.Float64("queue_seconds", max(x.queued, 0).Seconds()))
 	if m := x.meter; m != nil {
 		a = append(a, slog.Int64("prompt_tokens", m.prompt.Load()), slog.Int64("completion_tokens", m.completion.Load()))
 		if ttft, ok := m.ttft(); ok {

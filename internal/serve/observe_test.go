@@ -120,14 +120,23 @@ func TestFirstScrape(t *testing.T) {
 		}
 	}
 	want := []string{
-		"infer_capacity_slots 3", "infer_itl_seconds_count 0", "infer_itl_seconds_sum 0", "infer_queue_seconds_count 0", "infer_queue_seconds_sum 0",
+		"infer_capacity_slots 3", "infer_engine_restarts_total 0", "infer_itl_seconds_count 0", "infer_itl_seconds_sum 0", "infer_queue_seconds_count 0", "infer_queue_seconds_sum 0",
 		"infer_request_seconds_count 0", "infer_request_seconds_sum 0", "infer_requests_held 0", "infer_requests_running 0", "infer_requests_waiting 0",
 		"infer_saturation 0", "infer_ttft_seconds_count 0", "infer_ttft_seconds_sum 0",
 	}
 	for _, p := range engine.Phases() {
 		want = append(want, fmt.Sprintf(`infer_engine_phase{phase="%s"} %d`, p, map[bool]int{p == engine.Ready: 1}[true]))
 	}
-	for _, reason := range []string{"queue_full", "not_ready", "engine_failed", "draining", "deadline"} {
+	for _, a := range engine.Activities() {
+		want = append(want, fmt.Sprintf(`infer_engine_activity{state="%s"} %d`, a, map[bool]int{a == engine.ActivityIdle: 1}[true]))
+	}
+	for _, c := range engine.Causes() {
+		want = append(want, fmt.Sprintf(`infer_engine_exits_total{cause="%s"} 0`, c))
+	}
+	for _, p := range []string{"starting", "pulling", "loading", "compiling", "warming"} {
+		want = append(want, fmt.Sprintf(`infer_start_phase_seconds_count{phase="%s"} 0`, p), fmt.Sprintf(`infer_start_phase_seconds_sum{phase="%s"} 0`, p))
+	}
+	for _, reason := range []string{"queue_full", "queue_bytes", "not_ready", "engine_failed", "draining", "deadline"} {
 		want = append(want, fmt.Sprintf(`infer_rejected_total{reason="%s"} 0`, reason))
 	}
 	for _, by := range []string{"client", "engine", "deadline", "drain"} {
@@ -163,8 +172,8 @@ func TestHistogramsAreNativeAndClassic(t *testing.T) {
 			}
 		}
 	}
-	if n != 4 {
-		t.Errorf("%d histograms, want 4", n)
+	if n != 5 {
+		t.Errorf("%d histograms, want 5", n)
 	}
 }
 

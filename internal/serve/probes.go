@@ -13,7 +13,8 @@ type probe struct {
 	Phase      engine.Phase `json:"phase"`
 	Progress   *float64     `json:"progress,omitempty"` // share of the phase, when known
 	Since      time.Time    `json:"since,omitzero"`
-	AgeSeconds float64      `json:"age_seconds"` // of the phase
+	AgeSeconds float64      `json:"age_seconds"`                 // of the phase
+	Remaining  *float64     `json:"remaining_seconds,omitempty"` // of the start, learned from earlier ones
 	Draining   bool         `json:"draining,omitzero"`
 	Detail     string       `json:"detail,omitempty"`
 	Cause      engine.Cause `json:"cause,omitempty"`
@@ -44,6 +45,10 @@ func (s *Server) probe(w http.ResponseWriter, st engine.Status, ok bool) {
 	p := probe{Status: "ok", Phase: st.Phase, Since: st.Since, Draining: s.gate.Draining(), Detail: st.Detail}
 	if st.Progress >= 0 {
 		p.Progress = &st.Progress
+	}
+	if left, ok := untilReady(st); ok {
+		seconds := left.Seconds()
+		p.Remaining = &seconds
 	}
 	if !st.Since.IsZero() {
 		p.AgeSeconds = time.Since(st.Since).Seconds()

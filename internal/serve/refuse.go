@@ -39,6 +39,8 @@ var refusals = []struct {
 }{
 	{admission.ErrQueueFull, http.StatusTooManyRequests, openai.TypeRateLimit, openai.CodeQueueFull, "queue_full",
 		"retry after the time in Retry-After, add replicas or raise --max-queue"},
+	{admission.ErrQueueBytes, http.StatusTooManyRequests, openai.TypeRateLimit, openai.CodeQueueFull, "queue_bytes",
+		"retry after the time in Retry-After, send smaller requests, add replicas or raise --max-queue-bytes"},
 	{admission.ErrHoldTimeout, http.StatusServiceUnavailable, openai.TypeUnavailable, openai.CodeNotReady, "not_ready",
 		"retry after the time in Retry-After; GET /readyz tells the progress, --hold how long requests wait"},
 	{admission.ErrEngineFailed, http.StatusServiceUnavailable, openai.TypeUnavailable, openai.CodeNotReady, "engine_failed",
@@ -53,7 +55,7 @@ var refusals = []struct {
 
 // reasons lists the labels of infer_rejected_total.
 func reasons() []string {
-	return []string{"queue_full", "not_ready", "engine_failed", "draining", "deadline"}
+	return []string{"queue_full", "queue_bytes", "not_ready", "engine_failed", "draining", "deadline"}
 }
 
 // refusal turns err into its reply and reason. ok is false for a client that
@@ -86,21 +88,6 @@ func (s *Server) explain(e *openai.Error) {
 	}
 }
 
-// refuse answers a request that did not reach the engine.
-func (s *Server) refuse(x *exchange, w http.ResponseWriter, err error) {
-	e, reason, ok := s.refusal(err)
-	if !ok {
-		x.gone = true
-		return
-	}
-	if reason == "" {
-		s.log.Error("request refused for an unknown reason", "request_id", x.id, "err", err)
-	} else {
-		s.metrics.rejected.WithLabelValues(reason).Inc()
-	}
-	openai.WriteError(w, e)
-}
-
 // advise sets what tells clients whether and when to try again.
 func (s *Server) advise(h http.Header, status int) {
 	switch {
@@ -119,10 +106,14 @@ func (s *Server) advise(h http.Header, status int) {
 // retryAfter is the wait until a slot is free, or until another replica or a
 // restarted engine answers.
 func (s *Server) retryAfter() time.Duration {
+	st := s.eng.Status()
+	left, learned := untilReady(st)
 	switch {
 	case s.gate.Draining():
 		return time.Second
-	case s.eng.Status().Failure != nil:
+	case learned: // clients ignore what is longer than two minutes
+		return min(max(left, time.Second), 120*time.Second)
+	case st.Failure != nil:
 		return 30 * time.Second
 	}
 	return s.gate.RetryAfter()

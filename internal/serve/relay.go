@@ -1,41 +1,58 @@
 package serve
 
 import (
-	"bytes"
 	"errors"
+	"maps"
 	"net/http"
 	"sync"
+	"time"
 
 	"infer/internal/openai"
 )
 
-// Who ended a stream early: labels of infer_streams_cut_total.
+// shape is what an engine answers with, known from its headers.
+type shape int
+
 const (
-	byClient   = "client"
-	byEngine   = "engine"
-	byDeadline = "deadline"
-	byDrain    = "drain"
+	shapeUnknown shape = iota
+	shapeEvents        // a stream of events
+	shapeWhole         // a body that passes as it is
+	shapeRefusal       // an error body, which is read before it passes
 )
 
-const terminator = "data: [DONE]\n\n"
+// Bounds of what a relay keeps of an answer.
+const (
+	maxEventBytes   = 16 << 20 // an image in base64 is the largest event
+	maxRefusalBytes = 1 << 20
+)
 
-// relay is the http.ResponseWriter of the engine. It knows whether the answer
-// is complete, and completes it when the engine does not: from the engine's
-// goroutine when the handler returns, or from another one when the request is
-// cut while the handler is still in it.
+// errTooLong is what an engine gets that writes an event without an end.
+var errTooLong = errors.New("the event is too long")
+
+// relay is the http.ResponseWriter of the engine. It passes whole events only,
+// holds the status line back until the first, keeps a silent stream open, and
+// completes the answer when the engine does not: from the engine's goroutine
+// when the handler returns, or from another one when the request is cut while
+// the handler is still in it. It exists before the request is admitted, so that
+// a stream can be kept open in the queue.
 type relay struct {
 	x      *exchange
 	w      http.ResponseWriter // the exchange, or a translator's writer in front of it
 	flush  *http.ResponseController
 	header http.Header // the engine's own, so that a cut never races with it
+	keeper *time.Timer // of a stream's silence; nil when none was asked for
 
 	mu      sync.Mutex
-	started bool                  // the status line left
-	sse     bool                  // the answer is an event stream
-	done    bool                  // its terminator left
-	closed  bool                  // the answer is over; the engine writes to nobody
-	half    bool                  // the answer is not whole and cannot be made so
-	tail    [len(terminator)]byte // the last bytes of the stream
+	shape   shape
+	head    http.Header // the headers when the engine wrote its status line
+	status  int         // the engine's, of a refusal
+	part    []byte      // of the event, or the refusal, whose end has not come
+	started bool        // the status line left
+	live    bool        // it was that of a stream
+	done    bool        // the answer is complete; what the engine still writes is not heard
+	closed  bool        // the answer is over; the engine writes to nobody
+	lost    bool        // the client cannot be written to
+	half    bool        // the answer is not whole and cannot be made so
 }
 
 func newRelay(x *exchange, w http.ResponseWriter) *relay {
@@ -49,65 +66,155 @@ func (rl *relay) Header() http.Header { return rl.header }
 func (rl *relay) WriteHeader(status int) {
 	rl.mu.Lock()
 	defer rl.mu.Unlock()
-	rl.begin(status)
+	rl.answers(status)
 }
 
-// begin sends the status line. rl.mu is held.
-func (rl *relay) begin(status int) {
-	if rl.started || rl.closed || status < 200 {
+// answers takes the engine's status line. rl.mu is held.
+func (rl *relay) answers(status int) {
+	if rl.shape != shapeUnknown || rl.closed || rl.done || status < 200 {
 		return
 	}
-	rl.started = true
-	rl.sse = isStream(rl.header)
-	h := rl.w.Header()
-	for k, v := range rl.header {
-		if k != "X-Request-Id" { // ours
-			h[k] = v
-		}
+	rl.head = maps.Clone(rl.header)
+	delete(rl.head, "X-Request-Id") // ours
+	switch {
+	case status >= 400:
+		rl.shape, rl.status = shapeRefusal, status
+	case isStream(rl.head):
+		rl.shape = shapeEvents
+	case rl.live: // promised to the client, and not kept
+		rl.shape, rl.status = shapeRefusal, http.StatusBadGateway
+	default:
+		rl.shape, rl.started = shapeWhole, true
+		maps.Copy(rl.w.Header(), rl.head)
+		rl.w.WriteHeader(status)
 	}
-	rl.w.WriteHeader(status)
 }
 
 // Write implements http.ResponseWriter.
 func (rl *relay) Write(p []byte) (int, error) {
 	rl.mu.Lock()
 	defer rl.mu.Unlock()
-	if rl.closed {
+	switch {
+	case rl.closed:
 		return 0, errCut
+	case rl.done:
+		return len(p), nil
 	}
-	rl.begin(http.StatusOK)
+	rl.answers(http.StatusOK)
+	switch rl.shape {
+	case shapeEvents:
+		return len(p), rl.events(p)
+	case shapeRefusal:
+		rl.part = append(rl.part, p[:min(len(p), maxRefusalBytes-len(rl.part))]...)
+		return len(p), nil
+	}
 	n, err := rl.w.Write(p)
-	if rl.sse {
-		rl.note(p[:n])
-	}
+	rl.lost = rl.lost || err != nil
 	return n, err
 }
 
-// note remembers how the stream ends so far. rl.mu is held.
-func (rl *relay) note(p []byte) {
-	if cut := len(rl.tail) - len(p); cut <= 0 {
-		copy(rl.tail[:], p[-cut:])
-	} else {
-		copy(rl.tail[:], rl.tail[len(p):])
-		copy(rl.tail[cut:], p)
+// events passes the events that p completes. rl.mu is held.
+func (rl *relay) events(p []byte) error {
+	if len(rl.part) == 0 {
+		if rl.live && plain(p) { // an engine in this process writes event by event
+			return rl.send(p)
+		}
+		end := lastEnd(p)
+		err := rl.pass(p[:end])
+		rl.part = append(rl.part, p[end:]...)
+		return err
 	}
-	if string(rl.tail[:]) == terminator {
-		rl.done = true
+	known := max(len(rl.part)-2, 0) // before it no event ends
+	rl.part = append(rl.part, p...)
+	if end := lastEnd(rl.part[known:]); end > 0 {
+		err := rl.pass(rl.part[:known+end])
+		rl.part = rl.part[:copy(rl.part, rl.part[known+end:])]
+		return err
 	}
-	if bytes.HasPrefix(p, []byte(`data: {"error":`)) {
-		rl.x.cut = byEngine // it ends its stream itself, but not well
+	if len(rl.part) > maxEventBytes {
+		rl.part = nil
+		rl.fail(&openai.Error{Status: http.StatusBadGateway, Type: openai.TypeServer, Code: openai.CodeBrokeOff,
+			Message: "the engine wrote an event that is too long"}, byEngine)
+		return errTooLong
 	}
+	return nil
 }
 
-// FlushError implements what http.ResponseController looks for.
+// pass writes whole events: until the first one nothing, an error before it as
+// a status, and nothing after the terminator. rl.mu is held.
+func (rl *relay) pass(block []byte) error {
+	from, spoke := 0, rl.started
+	for at := 0; at < len(block); {
+		end := at + firstEnd(block[at:])
+		switch kindOf(block[at:end]) {
+		case eventComment:
+			if !spoke {
+				from = end
+			}
+		case eventFault:
+			err := rl.send(block[from:at])
+			rl.fail(faultOf(block[at:end]), byEngine) // it ends its stream itself, but not well
+			return err
+		case eventDone:
+			rl.done = true
+			rl.still()
+			return rl.send(block[from:end])
+		default:
+			spoke = true
+		}
+		at = end
+	}
+	return rl.send(block[from:])
+}
+
+// send writes and flushes events. rl.mu is held.
+func (rl *relay) send(events []byte) error {
+	if len(events) == 0 {
+		return nil
+	}
+	rl.begin()
+	_, err := rl.w.Write(events)
+	if err == nil {
+		err = rl.flush.Flush()
+	}
+	if err != nil && !errors.Is(err, http.ErrNotSupported) {
+		rl.lost = true
+		return err
+	}
+	return nil
+}
+
+// begin sends the status line of a stream. rl.mu is held.
+func (rl *relay) begin() {
+	if rl.started {
+		return
+	}
+	rl.started, rl.live = true, true
+	h := rl.w.Header()
+	if rl.shape == shapeEvents {
+		maps.Copy(h, rl.head)
+	} else {
+		h.Set("Content-Type", "text/event-stream; charset=utf-8")
+		h.Set("Cache-Control", "no-cache")
+		h.Set("X-Accel-Buffering", "no")
+	}
+	h.Del("Content-Length")
+	rl.w.WriteHeader(http.StatusOK)
+}
+
+// FlushError implements what http.ResponseController looks for. Events leave
+// when they are whole, whether the engine flushes or not.
 func (rl *relay) FlushError() error {
 	rl.mu.Lock()
 	defer rl.mu.Unlock()
 	if rl.closed {
 		return errCut
 	}
-	rl.begin(http.StatusOK)
-	return rl.flush.Flush()
+	rl.answers(http.StatusOK)
+	if rl.shape == shapeWhole {
+		return rl.flush.Flush()
+	}
+	return nil
 }
 
 // Flush implements http.Flusher.
@@ -115,77 +222,3 @@ func (rl *relay) Flush() { _ = rl.FlushError() } // the next write reports it
 
 // Unwrap implements what http.ResponseController looks for.
 func (rl *relay) Unwrap() http.ResponseWriter { return rl.w }
-
-// cut ends the answer because of cause, while the engine may still be at it.
-func (rl *relay) cut(cause error) {
-	rl.mu.Lock()
-	defer rl.mu.Unlock()
-	if !rl.closed {
-		rl.closed = true
-		if !rl.done {
-			rl.cutShort(cause)
-		}
-	}
-}
-
-// finish ends the answer once the engine's handler has returned with err, which
-// is nil when it did so in good order. It reports whether the answer is only a
-// half, which the client must not take for a whole.
-func (rl *relay) finish(err, cause error) (half bool) {
-	rl.mu.Lock()
-	defer rl.mu.Unlock()
-	if rl.closed {
-		return rl.half
-	}
-	rl.closed = true
-	switch whole := rl.started && !rl.sse && err == nil; {
-	case rl.done, whole:
-	case cause != nil:
-		rl.cutShort(cause)
-	case errors.Is(err, errPanicked):
-		rl.fail(openai.Internal("the engine hit a fault of its own; report it with this answer's X-Request-Id"), byEngine)
-	default:
-		rl.fail(&openai.Error{Status: http.StatusBadGateway, Type: openai.TypeServer, Code: openai.CodeBrokeOff,
-			Message: "the engine broke off; send the request again, and see the server's log when it repeats"}, byEngine)
-	}
-	return rl.half
-}
-
-// cutShort tells the client, if it is still there, what cut its answer. rl.mu is held.
-func (rl *relay) cutShort(cause error) {
-	e, _, ok := rl.x.s.refusal(cause)
-	switch {
-	case !ok:
-		rl.x.gone = true
-		if rl.x.stream {
-			rl.x.cut = byClient
-		}
-	case errors.Is(cause, errDeadline):
-		rl.fail(e, byDeadline)
-	case errors.Is(cause, errDrainCut):
-		rl.fail(e, byDrain)
-	default:
-		rl.fail(e, byEngine)
-	}
-}
-
-// fail ends the answer with e: as a status when none has left, as an event and
-// the terminator in a stream. rl.mu is held.
-func (rl *relay) fail(e *openai.Error, by string) {
-	switch {
-	case !rl.started:
-		openai.WriteError(rl.w, e)
-	case rl.sse:
-		rl.x.cut = by
-		var b []byte
-		if !bytes.HasSuffix(rl.tail[:], []byte("\n\n")) && rl.tail != [len(terminator)]byte{} {
-			b = append(b, "\n\n"...) // ends an event that was left open
-		}
-		b = append(append(append(b, "data: "...), e.Body()...), "\n\n"+terminator...)
-		if _, err := rl.w.Write(b); err == nil {
-			_ = rl.flush.Flush() // the client may have left
-		}
-	default:
-		rl.half = true
-	}
-}

@@ -43,7 +43,11 @@ func (s *Server) routes(reg *prometheus.Registry) *chi.Mux {
 	get("/readyz", s.readyz)
 	get("/health", s.readyz)
 	get("/startupz", s.startupz)
-	get("/metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{EnableOpenMetrics: true}).ServeHTTP)
+	var all prometheus.Gatherer = reg
+	if own, ok := s.eng.(prometheus.Gatherer); ok { // under names of its own, so that one scrape is enough
+		all = prometheus.Gatherers{reg, own}
+	}
+	get("/metrics", promhttp.HandlerFor(all, promhttp.HandlerOpts{EnableOpenMetrics: true}).ServeHTTP)
 	get("/", s.index)
 	return r
 }

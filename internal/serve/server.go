@@ -35,6 +35,7 @@ type Server struct {
 	log     *slog.Logger
 	gate    *admission.Gate
 	metrics *metrics
+	life    *life
 	router  *chi.Mux
 	started atomic.Bool // the engine was ready once
 }
@@ -46,10 +47,13 @@ func New(cfg Config, eng engine.Engine, reg *prometheus.Registry, log *slog.Logg
 		return nil, err
 	}
 	s := &Server{cfg: cfg, eng: eng, log: log, gate: admission.New(admission.Config{
-		MaxQueue: cfg.MaxQueue, Hold: cfg.Hold, Expected: cfg.MaxConcurrency,
+		MaxQueue: cfg.MaxQueue, MaxQueueBytes: cfg.MaxQueueBytes, Hold: cfg.Hold, Expected: cfg.MaxConcurrency,
 	})}
 	var err error
-	if s.metrics, err = newMetrics(reg, s); err != nil {
+	if s.metrics, err = newMetrics(reg, s); err == nil {
+		err = s.registerLife(reg)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	s.router = s.routes(reg)
@@ -107,8 +111,13 @@ func (s *Server) drain(srv *http.Server, cut context.CancelCauseFunc) error {
 	// The deadline outlives the context that asked for the drain.
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Grace-s.cfg.margin())
 	defer cancel()
+	noticed := time.After(s.cfg.linger())
 	select {
 	case <-s.gate.Drain():
+	case <-ctx.Done():
+	}
+	select {
+	case <-noticed:
 	case <-ctx.Done():
 	}
 	err := srv.Shutdown(ctx)
@@ -129,7 +138,7 @@ func (s *Server) drain(srv *http.Server, cut context.CancelCauseFunc) error {
 	return nil
 }
 
-// follow tells the gate what the engine says of itself.
+// follow tells the gate and the metrics what the engine says of itself.
 func (s *Server) follow(ctx context.Context) {
 	for {
 		changed := s.eng.Changed()
@@ -144,6 +153,7 @@ func (s *Server) follow(ctx context.Context) {
 
 func (s *Server) apply(st engine.Status) {
 	s.metrics.know(st.Models)
+	s.life.see(st)
 	switch st.Phase {
 	case engine.Ready, engine.Asleep: // a request wakes a sleeping engine
 		s.started.Store(true)

@@ -183,7 +183,8 @@ func start(t *testing.T) string {
 	t.Helper()
 	eng := &scripted{}
 	eng.Set(engine.Status{Phase: engine.Ready, Slots: 4, Models: []engine.Model{{ID: "m"}}})
-	cfg := serve.Config{Grace: time.Second, Hold: time.Second, MaxQueue: 8, MaxBodyBytes: 1 << 20}
+	cfg := serve.Config{Grace: time.Second, Hold: time.Second, CommitAfter: time.Second, ClientStall: time.Minute,
+		MaxQueue: 8, MaxQueueBytes: 8 << 20, MaxBodyBytes: 1 << 20}
 	srv, err := serve.New(cfg, eng, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
