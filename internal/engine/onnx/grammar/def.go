@@ -1,6 +1,7 @@
 package grammar
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,6 +11,13 @@ import (
 type def struct {
 	leaves []*leaf
 	rules  []int32
+}
+
+// add adds a leaf unless there is none or it is there.
+func (d *def) add(l *leaf) {
+	if l != nil && !slices.Contains(d.leaves, l) {
+		d.leaves = append(d.leaves, l)
+	}
 }
 
 // value adds the ways to write a value between two nodes.
@@ -37,17 +45,37 @@ func (c *compiler) def(conj []*value) (def, error) {
 	if err != nil {
 		return def{}, err
 	}
+	d, err := c.alternatives(alts)
+	c.defs[key.String()] = d
+	return d, err
+}
+
+// alternatives returns how a value is written that satisfies one of alts.
+func (c *compiler) alternatives(alts []*flat) (def, error) {
 	var d def
+	var words [][]byte // of all enums
 	for _, f := range alts {
-		if f.free() {
-			d = c.anyValue(0)
-			break
+		var more [][]byte
+		var err error
+		switch {
+		case f.free():
+			return c.anyValue(0), nil
+		case f.enum != nil:
+			more, err = c.enumWords(f)
+		default:
+			err = c.alternative(&d, f)
 		}
-		if err := c.alternative(&d, f); err != nil {
+		if err != nil {
 			return def{}, err
 		}
+		words = append(words, more...)
 	}
-	c.defs[key.String()] = d
+	if len(words) > 0 {
+		d.leaves = append(d.leaves, wordsLeaf(words))
+	}
+	if len(d.leaves)+len(d.rules) > maxWays {
+		return def{}, &TooLargeError{"alternatives of one value other than enums", maxWays}
+	}
 	return d, nil
 }
 
@@ -60,14 +88,11 @@ var (
 
 // alternative adds the ways to write what f demands.
 func (c *compiler) alternative(d *def, f *flat) error {
-	if f.enum != nil {
-		return c.enumLeaf(d, f)
-	}
 	if f.kinds&kindNull != 0 {
-		d.leaves = append(d.leaves, nullLeaf)
+		d.add(nullLeaf)
 	}
 	if f.kinds&kindBool != 0 {
-		d.leaves = append(d.leaves, boolLeaf)
+		d.add(boolLeaf)
 	}
 	if err := c.numberLeaf(d, f); err != nil {
 		return err
@@ -77,9 +102,7 @@ func (c *compiler) alternative(d *def, f *flat) error {
 		if err != nil {
 			return err
 		}
-		if l != nil {
-			d.leaves = append(d.leaves, l)
-		}
+		d.add(l)
 	}
 	if f.kinds&kindArray != 0 {
 		r := c.rule()
@@ -98,17 +121,35 @@ func (c *compiler) numberLeaf(d *def, f *flat) error {
 	if f.kinds&(kindInteger|kindNumber) == 0 {
 		return nil
 	}
-	var a *dfa
-	var err error
-	if f.kinds&kindNumber != 0 && !f.limitsNumbers() {
-		a, err = anyNumber()
-	} else {
-		a, err = numberDFA(c.budget, f.low, f.high, f.kinds&kindNumber == 0)
-	}
-	if a != nil {
-		d.leaves = append(d.leaves, &leaf{text: &text{dfa: a, max: -1}})
-	}
+	key := fmt.Sprint("number ", f.kinds&kindNumber, f.low, f.high)
+	l, err := c.shared(key, func() (*leaf, error) {
+		if f.kinds&kindNumber != 0 && !f.limitsNumbers() {
+			return textOf(anyNumber())
+		}
+		return textOf(numberDFA(c.budget, f.low, f.high, f.kinds&kindNumber == 0))
+	})
+	d.add(l)
 	return err
+}
+
+// textOf returns the leaf of an automaton, nil when nothing matches it.
+func textOf(d *dfa, err error) (*leaf, error) {
+	if d == nil || err != nil {
+		return nil, err
+	}
+	return &leaf{text: &text{dfa: d, max: -1}}, nil
+}
+
+// shared returns the leaf under key, or makes it.
+func (c *compiler) shared(key string, create func() (*leaf, error)) (*leaf, error) {
+	if l, ok := c.leaves[key]; ok {
+		return l, nil
+	}
+	l, err := create()
+	if err == nil {
+		c.leaves[key] = l
+	}
+	return l, err
 }
 
 // stringLeaf returns nil when no string satisfies f.
@@ -116,6 +157,14 @@ func (c *compiler) stringLeaf(f *flat) (*leaf, error) {
 	if !f.limitsStrings() {
 		return textLeaf, nil
 	}
+	key := fmt.Sprint("string ", f.minLength, f.maxLength)
+	for _, v := range slices.Concat(f.patterns, f.formats) {
+		key += fmt.Sprintf(" %s %q", v.at, v.str)
+	}
+	return c.shared(key, func() (*leaf, error) { return c.newStringLeaf(f) })
+}
+
+func (c *compiler) newStringLeaf(f *flat) (*leaf, error) {
 	if f.maxLength >= 0 && f.maxLength < f.minLength {
 		return nil, nil
 	}
@@ -167,7 +216,7 @@ func (c *compiler) automata(f *flat) ([]*dfa, error) {
 
 // pattern compiles the pattern that stands at v.
 func (c *compiler) pattern(v *value, pattern string) (*dfa, error) {
-	if d, ok := c.texts[v]; ok {
+	if d, ok := c.patterns[pattern]; ok {
 		return d, nil
 	}
 	d, err := compileRegex(c.budget, pattern, matching{search: true, ecmaDot: true})
@@ -177,7 +226,7 @@ func (c *compiler) pattern(v *value, pattern string) (*dfa, error) {
 	if d == nil {
 		return nil, &SchemaError{v.path(), "the pattern matches nothing"}
 	}
-	c.texts[v] = d
+	c.patterns[pattern] = d
 	return d, nil
 }
 

@@ -17,6 +17,7 @@ type dfa struct {
 	classes int
 	trans   []int32 // by state × class, -1 is dead
 	accept  []bool
+	free    []bool // by state of a trimmed one: anything at all may follow
 }
 
 // surrogates are no characters: no string and no UTF-8 holds them.
@@ -169,6 +170,11 @@ func (d *dfa) keep(alive []bool) *dfa {
 			}
 			k.trans = append(k.trans, to)
 		}
+	}
+	k.free = make([]bool, n)
+	for q := range k.free {
+		row := k.trans[q*k.classes:][1:k.classes] // class 0 is that of surrogates
+		k.free[q] = k.accept[q] && !slices.ContainsFunc(row, func(to int32) bool { return to != int32(q) })
 	}
 	return &k
 }

@@ -5,23 +5,20 @@ import (
 	"unicode/utf8"
 )
 
-// enumLeaf adds the leaf of the values of an enum that satisfy the rest of f.
-func (c *compiler) enumLeaf(d *def, f *flat) error {
+// enumWords returns the values of an enum that satisfy the rest of f.
+func (c *compiler) enumWords(f *flat) ([][]byte, error) {
 	var words [][]byte
 	for _, key := range f.order {
 		v := f.enum[key]
 		ok, err := c.satisfies(f, v)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if ok {
 			words = append(words, v.compact(nil))
 		}
 	}
-	if len(words) > 0 {
-		d.leaves = append(d.leaves, wordsLeaf(words))
-	}
-	return nil
+	return words, nil
 }
 
 // satisfiesAll reports whether v satisfies every schema of conj.

@@ -2,6 +2,7 @@ package grammar
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"math/big"
 	"slices"
@@ -48,6 +49,13 @@ type flat struct {
 type bound struct {
 	number *big.Rat
 	open   bool // the number itself is out
+}
+
+func (b bound) String() string {
+	if b.number == nil {
+		return "none"
+	}
+	return fmt.Sprint(b.number.RatString(), b.open)
 }
 
 func newFlat(at *value) *flat {

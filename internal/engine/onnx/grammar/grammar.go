@@ -19,7 +19,11 @@ func newGrammar(b *builder, root int32) *Grammar {
 	if err != nil {
 		return &Grammar{err: err}
 	}
-	return &Grammar{m: newMachine(p)}
+	m := newMachine(p)
+	if m.start() == dead {
+		return &Grammar{err: &TooLargeError{"ways to begin", maxWidth}}
+	}
+	return &Grammar{m: m}
 }
 
 // Err returns why g cannot be used: a combinator exceeded a limit or was

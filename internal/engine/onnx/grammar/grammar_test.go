@@ -1,6 +1,7 @@
 package grammar
 
 import (
+	"sync"
 	"testing"
 )
 
@@ -16,11 +17,12 @@ func byteVocabulary(more ...string) *Vocabulary {
 	return NewVocabulary(tokens, []int32{256})
 }
 
+var bytesOnly = sync.OnceValue(func() *Vocabulary { return byteVocabulary() })
+
 // accepts feeds text byte by byte and reports whether it is a whole match.
 func accepts(t *testing.T, g *Grammar, text string) bool {
 	t.Helper()
-	v := byteVocabulary()
-	m := NewMatcher(g, v)
+	m := NewMatcher(g, bytesOnly())
 	mask := make([]uint64, 5)
 	for i := range len(text) {
 		if err := m.Mask(mask); err != nil {

@@ -67,17 +67,6 @@ func (l *leaf) extends(s state) bool {
 	return int(s.q) < len(l.lit)
 }
 
-// matches reports whether the leaf spells exactly b.
-func (l *leaf) matches(b []byte) bool {
-	s, ok := l.start(), true
-	for _, c := range b {
-		if s, ok = l.step(s, c); !ok {
-			return false
-		}
-	}
-	return l.accepts(s)
-}
-
 // tree is a set of byte strings, laid out breadth first so that the children
 // of a node lie side by side.
 type tree struct{ nodes []treeNode }

@@ -29,7 +29,7 @@ func bombs() map[string]string {
 		"deep arrays":         strings.Repeat(`{"items":`, 10_000) + `{}` + strings.Repeat(`}`, 10_000),
 		"deep garbage":        `{"default":` + strings.Repeat(`[`, 200_000),
 		"doubling anyOf":      doubling("anyOf"),
-		"product of anyOf":    `{"allOf":[` + list(20, `{"anyOf":[{"minLength":1},{"minLength":2},{"minLength":3}]}`) + `]}`,
+		"product of anyOf":    `{"allOf":[` + list(20, `{"anyOf":[{"minLength":1},{"minLength":2},{"maxLength":3}]}`) + `]}`,
 		"many properties":     `{"type":"object","properties":{` + properties.String() + `"x":{}}}`,
 		"long array":          `{"type":"array","items":{},"minItems":1000000}`,
 		"longer array":        `{"type":"array","items":{"type":"array","items":{"type":"array","maxItems":40000},"maxItems":40000},"maxItems":40000}`,

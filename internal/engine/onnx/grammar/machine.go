@@ -59,7 +59,7 @@ type item struct {
 // set is all ways to read the output so far.
 type set struct {
 	items    []item
-	complete bool // the output may end here
+	complete bool           // the output may end here
 	next     *[16]*[16]*set // by the halves of a byte
 	mask     *mask
 	maskOf   *Vocabulary
@@ -241,11 +241,11 @@ func (m *machine) frame(rets []ret) *frame {
 
 // intern returns the one set of the items in scratch.
 func (m *machine) intern() *set {
-	if len(m.items) == 0 && !m.complete {
-		return dead
-	}
 	slices.SortFunc(m.items, compareItems)
 	items := slices.Compact(m.items)
+	if len(items) == 0 && !m.complete || m.tooWide(items) {
+		return dead
+	}
 	var h maphash.Hash
 	h.SetSeed(m.seed)
 	maphash.WriteComparable(&h, m.complete)
@@ -265,6 +265,21 @@ func (m *machine) intern() *set {
 	m.sets[key] = append(m.sets[key], s)
 	m.kept = append(m.kept, s)
 	return s
+}
+
+// tooWide reports whether there are more items than maxWidth allows.
+func (m *machine) tooWide(items []item) bool {
+	if len(items) <= maxWidth/textWidth {
+		return false
+	}
+	width := 0
+	for _, it := range items {
+		width++
+		if m.p.leafs[it.edge].leaf.text != nil {
+			width += textWidth - 1
+		}
+	}
+	return width > maxWidth
 }
 
 // forget lets go of every set. Matchers keep those they stand on, without what

@@ -1,6 +1,7 @@
 package grammar
 
 import (
+	"fmt"
 	"slices"
 )
 
@@ -78,6 +79,7 @@ func memberNames(f *flat) []string {
 // patternPart is a pattern of patternProperties.
 type patternPart struct {
 	part, schema *value
+	pattern      string
 	dfa          *dfa
 }
 
@@ -93,7 +95,7 @@ func (c *compiler) patternParts(f *flat) ([]patternPart, error) {
 			if err != nil {
 				return nil, err
 			}
-			parts = append(parts, patternPart{part, schema, d})
+			parts = append(parts, patternPart{part, schema, p.names[i], d})
 		}
 	}
 	if len(parts) > maxPatternProps {
@@ -167,6 +169,14 @@ func (c *compiler) extraName(names []string, patterns []patternPart, matched int
 	if len(names)+len(patterns) == 0 {
 		return textLeaf, nil
 	}
+	key := fmt.Sprintf("names %q", names)
+	for i, p := range patterns {
+		key += fmt.Sprintf(" %q %v", p.pattern, matched>>i&1)
+	}
+	return c.shared(key, func() (*leaf, error) { return c.newExtraName(names, patterns, matched) })
+}
+
+func (c *compiler) newExtraName(names []string, patterns []patternPart, matched int) (*leaf, error) {
 	listed, err := wordsDFA(c.budget, names)
 	if err != nil {
 		return nil, err

@@ -98,7 +98,7 @@ func (s *sampler) text() sampled {
 
 func (s *sampler) number() sampled {
 	if s.chance(25) {
-		return sampled{`{"type":"number"}`, fixed("0", "-1", "3.14", "1e10", "-2.5E-3", "123456789012345")(s)}
+		return sampled{`{"type":"number"}`, fixed("0", "-1", "3.14", "1e-10", "-2.5E-3", "123456789012345")(s)}
 	}
 	if s.chance(25) {
 		return sampled{`{"type":"integer"}`, fixed("0", "-17", "9223372036854775807")(s)}

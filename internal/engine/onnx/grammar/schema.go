@@ -18,7 +18,7 @@ func JSONSchema(ctx context.Context, schema []byte) (*Grammar, error) {
 		return nil, err
 	}
 	c := &compiler{budget: b, root: root, flats: map[*value][]*flat{}, open: map[*value]bool{},
-		checked: map[*value]bool{}, defs: map[string]def{}, texts: map[*value]*dfa{}, anyRules: map[int]def{}}
+		checked: map[*value]bool{}, defs: map[string]def{}, patterns: map[string]*dfa{}, leaves: map[string]*leaf{}, anyRules: map[int]def{}}
 	top := c.rule()
 	d, err := c.def([]*value{root})
 	if err != nil {
@@ -57,9 +57,10 @@ type compiler struct {
 	checked map[*value]bool
 	defs    map[string]def
 	queue   []func() error // bodies of rules still to be written
-	texts   map[*value]*dfa
 
-	anyRules map[int]def // free values, by depth
+	patterns map[string]*dfa  // by pattern
+	leaves   map[string]*leaf // by what they allow: equal ones share masks
+	anyRules map[int]def      // free values, by depth
 }
 
 // flatten returns the alternatives of a conjunction of schemas.

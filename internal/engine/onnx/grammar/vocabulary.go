@@ -22,9 +22,10 @@ type Vocabulary struct {
 	ids    []int32
 	deep   int // bytes of the longest token
 
-	mu    sync.Mutex
-	texts map[textKey]*textMask
-	bytes int // what texts holds
+	mu       sync.Mutex
+	texts    map[textKey]*textMask
+	bytes    int // what texts holds
+	profiles map[profileKey]*profile
 }
 
 // maxTextBytes bounds the masks of strings that a Vocabulary keeps.
@@ -34,7 +35,7 @@ const maxTextBytes = 32 << 20
 // with no bytes (special and unused ones) are never allowed, and eos only when
 // the output is complete. It keeps tokens, which must not change.
 func NewVocabulary(tokens [][]byte, eos []int32) *Vocabulary {
-	v := &Vocabulary{size: len(tokens), tokens: tokens, texts: map[textKey]*textMask{}}
+	v := &Vocabulary{size: len(tokens), tokens: tokens, texts: map[textKey]*textMask{}, profiles: map[profileKey]*profile{}}
 	order := make([]int32, 0, len(tokens))
 	for id, t := range tokens {
 		if len(t) > 0 && !slices.Contains(eos, int32(id)) {
@@ -51,6 +52,7 @@ func NewVocabulary(tokens [][]byte, eos []int32) *Vocabulary {
 		return cmp.Or(bytes.Compare(tokens[a], tokens[b]), cmp.Compare(a, b))
 	})
 	v.build(order)
+	v.textMask(textLeaf.text, state{}) // what nearly every grammar needs first
 	return v
 }
 

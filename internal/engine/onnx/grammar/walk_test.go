@@ -17,15 +17,16 @@ func walk(t *testing.T, s *sampler, g *Grammar, v *Vocabulary) (string, bool) {
 		if err := m.Mask(bits); err != nil {
 			t.Fatalf("Mask() after %q: %v", text, err)
 		}
-		if end := bits[0]&1 != 0; end != m.Complete() {
-			t.Fatalf("after %q the mask has the end: %v, Complete: %v", text, end, m.Complete())
+		end := v.eos[0]
+		if allowed := bits[end>>6]>>(end&63)&1 != 0; allowed != m.Complete() {
+			t.Fatalf("after %q the mask has the end: %v, Complete: %v", text, allowed, m.Complete())
 		}
 		forced := m.Forced()
 		id := draw(s, v, bits, n > patience)
 		if err := m.Advance(id); err != nil {
 			t.Fatalf("Advance(%d %q) after %q: %v", id, v.tokens[id], text, err)
 		}
-		if id == 0 {
+		if id == end {
 			return string(text), true
 		}
 		token := v.tokens[id]
@@ -39,8 +40,8 @@ func walk(t *testing.T, s *sampler, g *Grammar, v *Vocabulary) (string, bool) {
 
 // draw returns a token of the mask: any, or when closing one that leads on.
 func draw(s *sampler, v *Vocabulary, bits []uint64, closing bool) int32 {
-	if closing && bits[0]&1 != 0 {
-		return 0
+	if end := v.eos[0]; closing && bits[end>>6]>>(end&63)&1 != 0 {
+		return end
 	}
 	if closing || s.chance(40) {
 		for _, c := range []byte(`}]",:`) {
