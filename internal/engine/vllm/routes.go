@@ -1,0 +1,42 @@
+package vllm
+
+import "net/http"
+
+// protocol says how a route's answers are read.
+type protocol int
+
+const (
+	other     protocol = iota // passed on as it is; usage is read where it is found
+	chat                      // chunks of chat or text completions
+	messages                  // Anthropic's events
+	responses                 // OpenAI's events of the Responses API
+)
+
+// route is one path of vLLM that requests may reach.
+type route struct {
+	protocol protocol
+	steps    bool // the engine process works for it, so that its silence says something
+}
+
+// routes is the allowlist: what is not here never reaches vLLM, whose other
+// paths load adapters, stop the engine, run code or bypass the key
+// (https://docs.vllm.ai/en/latest/usage/security.html). A build or a model that
+// lacks one answers 404.
+var routes = map[string]map[string]route{
+	"/v1/chat/completions":      {http.MethodPost: {chat, true}},
+	"/v1/completions":           {http.MethodPost: {chat, true}},
+	"/v1/responses":             {http.MethodPost: {responses, true}},
+	"/v1/messages":              {http.MethodPost: {messages, true}},
+	"/v1/messages/count_tokens": {http.MethodPost: {}},
+	"/v1/embeddings":            {http.MethodPost: {other, true}},
+	"/v1/rerank":                {http.MethodPost: {other, true}},
+	"/v1/score":                 {http.MethodPost: {other, true}},
+	"/rerank":                   {http.MethodPost: {other, true}},
+	"/score":                    {http.MethodPost: {other, true}},
+	"/classify":                 {http.MethodPost: {other, true}},
+	"/pooling":                  {http.MethodPost: {other, true}},
+	"/v1/audio/transcriptions":  {http.MethodPost: {other, true}},
+	"/v1/audio/translations":    {http.MethodPost: {other, true}},
+	"/tokenize":                 {http.MethodPost: {}},
+	"/detokenize":               {http.MethodPost: {}},
+}

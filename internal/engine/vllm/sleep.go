@@ -1,0 +1,107 @@
+package vllm
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"infer/internal/engine"
+)
+
+var errNotOpen = errors.New("the engine is not ready")
+
+// wakeTimeout bounds what loads weights back from the host's memory, which
+// takes seconds.
+const wakeTimeout = 2 * time.Minute
+
+// acquire returns whom to ask, and keeps it awake until release. It wakes a
+// sleeping engine.
+func (e *Engine) acquire(ctx context.Context) (*upstream, error) {
+	for {
+		changed := e.Changed()
+		e.inUse.RLock()
+		if up := e.open.Load(); up != nil {
+			e.used.Store(time.Now().UnixNano())
+			e.active.Add(1)
+			return up, nil
+		}
+		e.inUse.RUnlock()
+		switch e.Status().Phase {
+		case engine.Ready: // it opened between the two looks
+			continue
+		case engine.Asleep:
+		default:
+			return nil, errNotOpen
+		}
+		select {
+		case e.alarm <- struct{}{}:
+		default:
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+func (e *Engine) release() {
+	e.used.Store(time.Now().UnixNano())
+	e.active.Add(-1)
+	e.inUse.RUnlock()
+}
+
+// idle says whether it is time to sleep.
+func (e *Engine) idle() bool {
+	return e.cfg.SleepAfter > 0 && !e.sleepless && e.Status().Phase == engine.Ready && e.active.Load() == 0 &&
+		time.Since(time.Unix(0, e.used.Load())) >= e.cfg.SleepAfter
+}
+
+// fallAsleep puts vLLM to sleep level 1, which moves the weights to the host's
+// memory and drops the KV cache
+// (https://docs.vllm.ai/en/latest/features/sleep_mode.html). A vLLM that cannot
+// is left as it is, which is said once.
+func (e *Engine) fallAsleep(ctx context.Context, up *upstream) {
+	if !e.inUse.TryLock() {
+		return
+	}
+	st := e.Status()
+	e.open.Store(nil)
+	e.publish(engine.Status{Phase: engine.Asleep, Progress: -1, Slots: st.Slots, Models: st.Models})
+	e.inUse.Unlock() // who comes from here on waits to be woken
+	status, err := e.lull(ctx, up, "/sleep?level=1")
+	if err != nil || status != http.StatusOK {
+		e.sleepless = true
+		e.log.Warn("this vllm cannot sleep, it stays awake; start it with --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1 on CUDA or ROCm",
+			"status", status, "err", err)
+		e.opened(up, st.Models)
+		return
+	}
+	e.log.Info("asleep: the gpu is free until a request comes", "after_seconds", e.cfg.SleepAfter.Seconds())
+}
+
+// wake brings a sleeping vLLM back. Requests wait meanwhile.
+func (e *Engine) wake(ctx context.Context, up *upstream) error {
+	if e.Status().Phase != engine.Asleep {
+		return nil
+	}
+	began := time.Now()
+	status, err := e.lull(ctx, up, "/wake_up")
+	if err != nil || status != http.StatusOK {
+		e.log.Error("wake vllm", "status", status, "err", err)
+		return &engine.Failure{Cause: engine.CauseEngineFault, Retryable: true, Err: err,
+			Message: "vllm does not wake up", Remedy: "it is started again; without --sleep-after it stays awake"}
+	}
+	e.log.Info("awake", "seconds", time.Since(began).Seconds())
+	st := e.Status()
+	e.opened(up, st.Models)
+	return nil
+}
+
+func (e *Engine) lull(ctx context.Context, up *upstream, path string) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, wakeTimeout)
+	defer cancel()
+	status, _, err := up.ask(ctx, http.MethodPost, path, []byte{}, maxErrorBody)
+	return status, err
+}

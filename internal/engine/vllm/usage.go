@@ -1,0 +1,107 @@
+package vllm
+
+import (
+	"bytes"
+
+	"infer/internal/engine"
+)
+
+// usage is what vLLM says a request has cost so far.
+type usage struct{ prompt, cached, completion int }
+
+// readUsage understands the three protocols' names. ok is false for null.
+func readUsage(text []byte) (u usage, ok bool) {
+	if len(text) == 0 || text[0] != '{' {
+		return usage{}, false
+	}
+	first := func(names ...string) int {
+		for _, name := range names {
+			if v := member(text, name).of(text); v != nil {
+				return number(v)
+			}
+		}
+		return 0
+	}
+	u = usage{prompt: first("prompt_tokens", "input_tokens"), completion: first("completion_tokens", "output_tokens"),
+		cached: first("cache_read_input_tokens")}
+	for _, details := range []string{"prompt_tokens_details", "input_tokens_details"} {
+		if v := members(text, details, "cached_tokens"); v != nil {
+			u.cached = number(v)
+		}
+	}
+	return u, true
+}
+
+// tally turns the usage of a stream's chunks into the calls of a Meter.
+// vLLM's continuous usage counts a chunk's own choice only, so the choices are
+// kept apart and summed; its last chunk has the sum.
+type tally struct {
+	meter   engine.Meter
+	choices map[int]usage
+	total   usage
+	told    int // completion tokens that the meter knows of
+	final   bool
+	closed  bool
+}
+
+// chunk takes the usage of one chunk of choice index.
+func (t *tally) chunk(index int, u usage) {
+	if t.choices == nil {
+		t.choices = make(map[int]usage, 1)
+	}
+	old := t.choices[index]
+	t.choices[index] = u
+	if !t.final {
+		t.total.completion += max(u.completion-old.completion, 0)
+		t.total.prompt = max(t.total.prompt, u.prompt)
+		t.total.cached = max(t.total.cached, u.cached)
+		t.tell()
+	}
+}
+
+// guess counts tokens whose usage is not told until the end.
+func (t *tally) guess(n int) {
+	if !t.final {
+		t.total.completion += n
+		t.tell()
+	}
+}
+
+// sum takes the usage of the whole request.
+func (t *tally) sum(u usage) {
+	t.final = true
+	t.total = u
+	t.tell()
+}
+
+func (t *tally) tell() {
+	if n := t.total.completion - t.told; n > 0 {
+		t.told += n
+		t.meter.Tokens(n)
+	}
+}
+
+// close tells the prompt, whose cached tokens only the last chunk knows.
+func (t *tally) close() {
+	if !t.closed {
+		t.closed = true
+		if t.total != (usage{}) {
+			t.meter.Prompt(t.total.prompt, t.total.cached)
+		}
+	}
+}
+
+// indexOf reads the choice that a chunk is about. vLLM writes it first.
+func indexOf(chunk []byte) int {
+	const before = `"choices":[{"index":`
+	at := bytes.Index(chunk, []byte(before))
+	if at < 0 {
+		return 0
+	}
+	rest := chunk[at+len(before):]
+	end := 0
+	for end < len(rest) && rest[end] >= '0' && rest[end] <= '9' {
+		end++
+	}
+	return number(rest[:end])
+}
