@@ -42,6 +42,7 @@ var arrows = map[string][]string{
 
 	// Doubles and builders for tests: see onlyTests.
 	"internal/engine/onnx/gguf/gguftest": {},
+	"internal/engine/onnx/ort/orttest":   {},
 
 	"test/arch":      {},
 	"test/protocols": {"internal/serve", "internal/engine", "internal/openai"},
@@ -49,7 +50,7 @@ var arrows = map[string][]string{
 }
 
 // onlyTests lists what tests may import besides the arrows of their package.
-var onlyTests = []string{"internal/engine/onnx/gguf/gguftest"}
+var onlyTests = []string{"internal/engine/onnx/gguf/gguftest", "internal/engine/onnx/ort/orttest"}
 
 // listed is the part of `go list -json` that the rules read.
 type listed struct {
