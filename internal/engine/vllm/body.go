@@ -1,6 +1,9 @@
 package vllm
 
-import "encoding/json/jsontext"
+import (
+	"bytes"
+	"encoding/json/jsontext"
+)
 
 // askUsage makes a streaming body ask vLLM for the usage in every chunk, so
 // that tokens are known also of a stream that is cut, and says what the client
@@ -31,11 +34,9 @@ func askUsage(body []byte) ([]byte, wish) {
 		}
 	}
 	w.continuous = w.continuous && w.last
-	inner := string(kept[1 : len(kept)-1])
-	if skipSpace([]byte(inner), 0) < len(inner) {
-		inner = ask + "," + inner
-	} else {
-		inner = ask
+	inner := ask
+	if rest := bytes.TrimSpace(kept[1 : len(kept)-1]); len(rest) > 0 {
+		inner += "," + string(rest)
 	}
 	return splice(body, m.value, m.end, "{"+inner+"}"), w
 }

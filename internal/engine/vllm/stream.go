@@ -121,8 +121,7 @@ func eventData(ev []byte) (data []byte, begin int) {
 func (s *stream) chunk(dst, ev, data []byte, at int) []byte {
 	m := member(data, "usage")
 	u, known := readUsage(m.of(data))
-	choices := member(data, "choices").of(data)
-	whole := bytes.Equal(choices, []byte("[]"))
+	whole := bytes.Contains(data, []byte(`"choices":[]`)) // a quote inside a string is escaped
 	switch {
 	case known && whole:
 		s.tally.sum(u)
@@ -136,7 +135,7 @@ func (s *stream) chunk(dst, ev, data []byte, at int) []byte {
 			dst = appendWithout(dst, data, m)
 			return append(dst, ev[at+len(data):]...)
 		}
-	case choices != nil && !whole:
+	case !whole && member(data, "choices").ok():
 		s.tally.guess(1)
 	}
 	return append(dst, ev...)
