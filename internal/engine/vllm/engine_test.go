@@ -158,7 +158,7 @@ func (r *rig) post(ctx context.Context, m engine.Meter, path, body string) (w *h
 const chatBody = `{"model":"m","messages":[{"role":"user","content":"hello"}],"max_tokens":20,"stream":true}`
 
 func TestStartsServesAndLeavesNothing(t *testing.T) {
-	cfg := fakeConfig(t, "")
+	cfg := fakeConfig(t, "slowload")
 	cfg.Env = append(cfg.Env, "HF_TOKEN=hf_secretsecret")
 	r := run(t, cfg, nil)
 	loading := r.until(phase(engine.Loading))

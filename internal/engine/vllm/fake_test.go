@@ -165,8 +165,11 @@ func (f *fakeAPI) load() {
 		fmt.Fprintf(os.Stderr, "\rLoading safetensors checkpoint shards: %3d%% Completed | %d/2 [00:00<00:00]", p, p/50)
 	}
 	fmt.Fprintln(os.Stderr)
-	if f.has("hangload") {
+	switch {
+	case f.has("hangload"):
 		select {}
+	case f.has("slowload"):
+		<-time.After(300 * time.Millisecond)
 	}
 	say("Loading weights took 0.75 seconds")
 	say("GPU KV cache size: 23,296 tokens, Maximum concurrency for 1,024 tokens per request: 22.75x")
