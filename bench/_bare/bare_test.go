@@ -30,7 +30,7 @@ func TestBare(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := e.folder(t.Context())
+	dir, err := e.folder(t.Context(), device{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +38,7 @@ func TestBare(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := newModel(lib, dir, gc, cfg, false)
+	m, err := newModel(lib, dir, gc, cfg, device{})
 	if err != nil {
 		t.Fatal(err)
 	}
