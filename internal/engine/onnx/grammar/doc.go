@@ -48,4 +48,17 @@
 //     comments, a URI with http, https or ftp and a host.
 //
 // For a minimum of properties only one additional property is counted.
+//
+// # Limits
+//
+// A schema has up to 256 KiB, 128 levels, 4096 properties in one object, four
+// patterns of property names, 64 alternatives of one value that are no enum
+// values (512 with them), and 131,072 nodes once its bounded arrays are written
+// out. A pattern has up to 8 KiB and 20,000 instructions with its repeats
+// written out, and its automaton 32,768 states; so has a pattern together with
+// maxLength, while maxLength alone may be anything. The options of a Choice
+// have 1 MiB. All this, and the work of compiling, ends in a TooLargeError
+// within a fraction of a second; a context that ends stops it sooner.
+//
+// A grammar keeps up to 4096 states and 8 MiB of masks, a Vocabulary 32 MiB.
 package grammar

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp/syntax"
 	"slices"
+	"sort"
 	"unicode"
 	"unicode/utf8"
 )
@@ -83,7 +84,8 @@ type regexCompiler struct {
 	reps  []rune
 	needs syntax.EmptyOp // the assertions that occur
 
-	sets   [][]rune // by instruction, the ranges it matches
+	sets   []int    // by instruction, the number of its character set
+	member [][]bool // by set and class
 	states []regexState
 	known  map[string]int32
 	mark   []int // by instruction, when it was last seen
@@ -98,8 +100,9 @@ type regexState struct {
 
 // classify collects the character sets and cuts the code points by them.
 func (c *regexCompiler) classify() error {
-	c.sets = make([][]rune, len(c.prog.Inst))
-	unique := map[string][]rune{}
+	c.sets = make([]int, len(c.prog.Inst))
+	known := map[string]int{}
+	var sets [][]rune
 	points := []rune{'\n', '\n' + 1}
 	for i := range c.prog.Inst {
 		in := &c.prog.Inst[i]
@@ -107,40 +110,44 @@ func (c *regexCompiler) classify() error {
 			c.needs |= syntax.EmptyOp(in.Arg)
 		}
 		set := instRanges(in, c.how.ecmaDot)
-		if set == nil {
-			continue
-		}
-		c.sets[i] = set
-		key := string(set)
-		if _, ok := unique[key]; !ok {
-			unique[key] = set
-			points = append(points, set...)
-		}
 		if err := c.b.spend(4 + len(set)); err != nil {
 			return err
 		}
+		if set == nil {
+			continue
+		}
+		key := string(set)
+		if _, ok := known[key]; !ok {
+			known[key] = len(sets)
+			sets = append(sets, set)
+			points = append(points, set...)
+		}
+		c.sets[i] = known[key]
 	}
 	if c.needs&(syntax.EmptyWordBoundary|syntax.EmptyNoWordBoundary) != 0 {
 		points = append(points, '0', '9'+1, 'A', 'Z'+1, '_', '_'+1, 'a', 'z'+1)
 	}
-	if err := c.b.spend(len(points) * (2 + len(unique))); err != nil {
+	if err := c.b.spend(len(points) * (2 + len(sets))); err != nil {
 		return err
 	}
-	order := make([][]rune, 0, len(unique))
-	for _, set := range unique {
-		order = append(order, set)
-	}
 	c.d = partition(points, func(r rune) string {
-		sig := make([]byte, len(order)+1)
-		for i, set := range order {
+		sig := make([]byte, len(sets)+1)
+		for i, set := range sets {
 			if inRanges(set, r) {
 				sig[i] = 1
 			}
 		}
-		sig[len(order)] = byte(syntax.EmptyOpContext(r, -1))
+		sig[len(sets)] = byte(syntax.EmptyOpContext(r, -1))
 		return string(sig)
 	})
 	c.reps = c.d.representatives()
+	for _, set := range sets {
+		in := make([]bool, len(c.reps))
+		for class, r := range c.reps {
+			in[class] = class > 0 && inRanges(set, r)
+		}
+		c.member = append(c.member, in)
+	}
 	return nil
 }
 
@@ -175,7 +182,13 @@ func instRanges(in *syntax.Inst, ecmaDot bool) []rune {
 	return set
 }
 
+// inRanges reports whether r lies in a set. The ranges of a folded letter are
+// few and in no order, those of a class sorted.
 func inRanges(set []rune, r rune) bool {
+	if len(set) > 16 {
+		at := sort.Search(len(set)/2, func(i int) bool { return set[2*i+1] > r })
+		return 2*at < len(set) && set[2*at] <= r
+	}
 	for i := 0; i < len(set); i += 2 {
 		if set[i] <= r && r < set[i+1] {
 			return true
@@ -197,7 +210,7 @@ func (c *regexCompiler) run() error {
 			if err := c.b.spend(8 + 2*len(s.pcs)); err != nil {
 				return err
 			}
-			next, ok := c.step(s, c.reps[class])
+			next, ok := c.step(s, class)
 			if !ok {
 				continue
 			}
@@ -211,11 +224,12 @@ func (c *regexCompiler) run() error {
 	return nil
 }
 
-// step returns the state after r.
-func (c *regexCompiler) step(s regexState, r rune) (regexState, bool) {
+// step returns the state after a character of a class.
+func (c *regexCompiler) step(s regexState, class int) (regexState, bool) {
 	if s.won {
 		return s, true
 	}
+	r := c.reps[class]
 	pcs, matched := c.resolve(s, r)
 	if c.how.search && matched {
 		return regexState{won: true}, true
@@ -223,7 +237,7 @@ func (c *regexCompiler) step(s regexState, r rune) (regexState, bool) {
 	next := regexState{prev: c.remember(r)}
 	c.now++
 	for _, pc := range pcs {
-		if inRanges(c.sets[pc], r) {
+		if c.member[c.sets[pc]][class] {
 			next.pcs = c.follow(next.pcs, c.prog.Inst[pc].Out)
 		}
 	}
