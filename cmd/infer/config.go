@@ -40,6 +40,7 @@ func parse(p process) (cli, string, error) {
 		panic(err) // the tags above are wrong
 	}
 	disownEnvironment(parser.Model.Node)
+	p.args, c.Serve.VLLM.Args = splitArgs(p.args)
 	ctx, err := parser.Parse(p.args)
 	if helped {
 		return c, "", errHelp

@@ -65,7 +65,7 @@ func TestRepeatedNames(t *testing.T) {
 func TestAllFaultsAtOnce(t *testing.T) {
 	file := writeFile(t, "infer.yaml", "threads: many\nmodle: x\ncontext: {a: 1}\n")
 	_, _, err := parse(in(map[string]string{"INFER_HOLD": "3", "INFER_MAX_QUEUE": "-1"},
-		"--config", file, "--bogus", "--slots=x", "--grace", "soon", "--engine=vllm", "--device=tpu",
+		"--config", file, "--bogus", "--slots=x", "--grace", "soon", "--engine=trt", "--device=tpu",
 		"--log-format=xml", "--listen=80", "--kv-bytes=2XB"))
 	if exitCode(err) != exitUsage {
 		t.Fatalf("exit code %d for %v, want %d", exitCode(err), err, exitUsage)
@@ -73,7 +73,7 @@ func TestAllFaultsAtOnce(t *testing.T) {
 	contains(t, err.Error(),
 		"unknown flag --bogus", "--slots: ", "--grace: ", "--kv-bytes: ", "INFER_HOLD: ",
 		"config: threads: ", `line 2: unknown key "modle"`, "line 3: context: must be",
-		"engine: ", "vllm", "not in this build yet", "log-format: ", "listen: ", "cache: ", "device: ", "model: ", "max-queue: ")
+		"engine: ", "trt", "is not auto, onnx or vllm", "log-format: ", "listen: ", "cache: ", "device: ", "model: ", "max-queue: ")
 	if lines := strings.Split(err.Error(), "\n"); len(lines) != 15 {
 		t.Errorf("%d faults, want 15:\n%v", len(lines), err)
 	}

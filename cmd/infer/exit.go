@@ -9,13 +9,14 @@ import (
 	"infer/internal/engine"
 )
 
-// The exit codes. A supervisor may restart on 70 and 75; 64 and 69 need a
-// person.
+// The exit codes. A supervisor may restart on 70 and 75, and on another node on
+// 78; 64 and 69 need a person.
 const (
 	exitUsage       = 64 // usage or configuration
 	exitUnavailable = 69 // the engine cannot be made to work
 	exitSoftware    = 70 // our own fault
 	exitRetry       = 75 // a restart may help
+	exitGPULost     = 78 // a restart on another node may help
 )
 
 // usageError is a fault of the command line, the environment or the
@@ -72,6 +73,8 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.As(err, &retry):
 		return exitRetry
+	case errors.As(err, &failure) && failure.Cause == engine.CauseGPULost:
+		return exitGPULost
 	case errors.As(err, &failure) && failure.Retryable:
 		return exitRetry
 	case errors.As(err, &server):

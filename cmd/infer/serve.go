@@ -30,8 +30,9 @@ type serverFlags serve.Config
 // serveCmd holds every setting of the server.
 type serveCmd struct {
 	Listen         string        `default:":8080" help:"Address of the only port: API, health and metrics."`
-	Engine         string        `default:"auto" help:"auto or onnx. vllm is not in this build yet."`
-	Model          string        `help:"A folder with genai_config.json, a .gguf file, or the folder of an ONNX encoder."`
+	Engine         string        `default:"auto" help:"auto, onnx or vllm. auto is onnx for ONNX files and GGUF, vllm for everything else."`
+	Model          string        `help:"A folder with genai_config.json, a .gguf file, or the folder of an ONNX encoder; for vllm a folder or a hub's name. Also $$MODEL_NAME."`
+	VLLM           vllmFlags     `embed:""`
 	Names          []string      `name:"served-model-name" help:"Name of the model on the API; may be repeated, the first is canonical. Default: base name of the model."`
 	Embedding      string        `name:"embedding-model" placeholder:"DIR" help:"Folder of an ONNX encoder to serve beside the model: embeddings, rerank, score."`
 	EmbeddingNames []string      `name:"embedding-model-name" help:"Name of the encoder on the API; may be repeated. Default: base name of its folder."`
@@ -55,12 +56,13 @@ type serveCmd struct {
 // the environment.
 func (c *serveCmd) faults(getenv func(string) string) []error {
 	var faults []error
-	if c.Engine != "auto" && c.Engine != "onnx" {
-		remedy := "it is not auto or onnx"
-		if c.Engine == "vllm" {
-			remedy = "it is not in this build yet; use onnx with a folder of ONNX files or a .gguf file"
-		}
-		faults = append(faults, fmt.Errorf("engine: %q: %s", c.Engine, remedy))
+	if c.Model == "" {
+		c.Model = getenv("MODEL_NAME")
+	}
+	switch c.Engine {
+	case "auto", "onnx", "vllm":
+	default:
+		faults = append(faults, fmt.Errorf("engine: %q is not auto, onnx or vllm", c.Engine))
 	}
 	if c.LogFormat != "json" && c.LogFormat != "text" {
 		faults = append(faults, fmt.Errorf("log-format: %q is not json or text", c.LogFormat))
@@ -74,12 +76,10 @@ func (c *serveCmd) faults(getenv func(string) string) []error {
 	if c.Cache == "" {
 		faults = append(faults, errors.New("cache: HOME and XDG_CACHE_HOME are empty; pass a writable folder"))
 	}
-	for _, err := range []error{c.onnx().Validate(), serve.Config(c.Server).Validate()} {
-		if err != nil {
-			faults = append(faults, err)
-		}
+	if err := serve.Config(c.Server).Validate(); err != nil {
+		faults = append(faults, err)
 	}
-	return faults
+	return append(faults, c.engineFaults(getenv)...)
 }
 
 func defaultCache(getenv func(string) string) string {
@@ -113,7 +113,7 @@ func (c *serveCmd) run(ctx context.Context, p process) error {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewBuildInfoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	eng, err := onnx.New(c.onnx(), log)
+	eng, err := c.engine(log)
 	if err != nil {
 		return usageError{err}
 	}
@@ -121,7 +121,7 @@ func (c *serveCmd) run(ctx context.Context, p process) error {
 	if err != nil {
 		return usageError{err}
 	}
-	log.Info("listening", "version", buildInfo().Version, "addr", ln.Addr().String(), "model", c.Model, "device", c.Device)
+	log.Info("listening", "version", buildInfo().Version, "addr", ln.Addr().String(), "engine", c.chosen(), "model", c.Model, "device", c.Device)
 
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()

@@ -66,7 +66,7 @@ func TestEngineThatCannotWork(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			note := writeFile(t, "termination-log", "")
-			code, _, stderr := exits(t, nil, "--model", tt.model, "--onnx-library", tt.library,
+			code, _, stderr := exits(t, nil, "--engine=onnx", "--model", tt.model, "--onnx-library", tt.library,
 				"--listen=127.0.0.1:0", "--termination-log", note)
 			if code != exitUnavailable {
 				t.Errorf("exit code %d, want %d; stderr:\n%s", code, exitUnavailable, stderr)

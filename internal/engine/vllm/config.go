@@ -31,7 +31,8 @@ type Config struct {
 	// URL attaches to a running vLLM, http://HOST:PORT or unix:///PATH, that
 	// somebody else starts and stops. Empty means to run one.
 	URL string
-	// Key is what that vLLM wants of its clients; empty for none.
+	// Key is what vLLM wants of its clients, when its environment has
+	// VLLM_API_KEY; empty for none.
 	Key string
 	// MemoryUtilization becomes --gpu-memory-utilization; 0 is vLLM's own.
 	MemoryUtilization float64

@@ -68,15 +68,15 @@ func New(cfg Config, memory Memory, log *slog.Logger) (*Engine, error) {
 
 // Activity says what the engine does with what it was asked.
 func (e *Engine) Activity() engine.Activity {
-	switch e.Status().Phase {
-	case engine.Ready:
+	switch st := e.Status(); {
+	case st.Phase == engine.Ready:
 		return e.watch.now()
-	case engine.Asleep:
-		return engine.ActivityIdle
-	case engine.Stalled:
+	case st.Phase == engine.Stalled:
 		return engine.ActivityStalled
+	case st.Failure != nil, st.Phase == engine.Stopped:
+		return engine.ActivityDead
 	}
-	return engine.ActivityDead
+	return engine.ActivityIdle
 }
 
 // Run implements engine.Engine.

@@ -40,6 +40,9 @@ func newMetrics() *metrics {
 	for _, c := range engine.Causes() {
 		m.exits.WithLabelValues(string(c))
 	}
+	for _, p := range startPhases {
+		m.phases.WithLabelValues(string(p))
+	}
 	return m
 }
 

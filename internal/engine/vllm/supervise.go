@@ -178,7 +178,7 @@ func (e *Engine) live(ctx context.Context, socket string) (f *engine.Failure, re
 		case <-inside.Done():
 		}
 	})
-	up, err := newUpstream("unix://"+socket, "")
+	up, err := newUpstream("unix://"+socket, e.cfg.Key)
 	if err == nil {
 		err = e.bringUp(inside, ch, up, t)
 	}
