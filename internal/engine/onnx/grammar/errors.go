@@ -9,6 +9,7 @@ type UnsupportedError struct {
 	Keyword string // the keyword, with its value where that is the fault: "format: iri"
 }
 
+// Error implements error.
 func (e *UnsupportedError) Error() string {
 	return fmt.Sprintf("schema at %s: %s is not supported", e.Path, e.Keyword)
 }
@@ -20,6 +21,7 @@ type SchemaError struct {
 	Reason string
 }
 
+// Error implements error.
 func (e *SchemaError) Error() string { return fmt.Sprintf("schema at %s: %s", e.Path, e.Reason) }
 
 // PatternError says why a regular expression was refused.
@@ -28,6 +30,7 @@ type PatternError struct {
 	Err     error
 }
 
+// Error implements error.
 func (e *PatternError) Error() string { return fmt.Sprintf("pattern %q: %v", e.Pattern, e.Err) }
 
 // Unwrap returns the cause.
@@ -39,6 +42,7 @@ type TooLargeError struct {
 	Limit int
 }
 
+// Error implements error.
 func (e *TooLargeError) Error() string {
 	return fmt.Sprintf("grammar too large: more than %d %s", e.Limit, e.What)
 }
