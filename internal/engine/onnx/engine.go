@@ -8,6 +8,7 @@ package onnx
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
@@ -50,6 +51,8 @@ type live struct {
 	words  func() *grammar.Vocabulary // built when first needed
 	rules  *grammars
 	sched  *scheduler
+
+	fingerprint string // see response
 }
 
 // New checks cfg and returns an engine that has not started. Errors are faults
@@ -198,6 +201,7 @@ func (e *Engine) load(lib *ort.Library, dir string, dev device) (*model, *live, 
 		return nil, nil, err
 	}
 	l.model = engine.Model{ID: e.names()[0], ContextTokens: m.context, Created: modified(dir)}
+	l.fingerprint = fmt.Sprintf("%s_ort%s_%s", filepath.Base(dir), lib.Version(), m.device())
 	l.sched = newScheduler(m, m.slots, m.context, l.tok.VocabSize(), e.log)
 	l.sched.sleepAfter, l.sched.retire = e.cfg.SleepAfter, e.retire
 	return m, l, nil

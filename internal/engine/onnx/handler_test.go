@@ -103,6 +103,10 @@ func seedRepeats(t *testing.T, srv *httptest.Server) {
 	if a, b := say(`,"seed":7`), say(`,"seed":7`); a != b {
 		t.Errorf("seed 7 gave %q and %q", a, b)
 	}
+	_, first := post(t, srv, "/v1/completions", `{"prompt":"a","max_tokens":1}`)
+	if f := first.Fingerprint; !strings.Contains(f, "_ort1.") || !strings.HasSuffix(f, "_cpu") {
+		t.Errorf("system_fingerprint %q does not say what computed the answer", f)
+	}
 	if a, b := say(""), say(""); a == b {
 		t.Errorf("without a seed both answers were %q", a)
 	}

@@ -52,7 +52,7 @@ func (l *live) newJob(o options, chat bool, model string, prompts [][]int32) (*j
 		o.logprobs = 0
 	}
 	j := &job{hideLogprobs: hide, options: o, live: l, chat: chat, model: model, prompts: prompts}
-	j.echoed = response{ID: prefix + rand.Text(), Object: object, Created: time.Now().Unix(), Model: model}
+	j.echoed = response{ID: prefix + rand.Text(), Object: object, Created: time.Now().Unix(), Model: model, Fingerprint: l.fingerprint}
 	return j, nil
 }
 

@@ -108,9 +108,10 @@ func startReal(tb testing.TB, cfg Config) *httptest.Server {
 
 // answer is any response body of the two routes, or an error.
 type answer struct {
-	Object  string `json:"object"`
-	Model   string `json:"model"`
-	Choices []struct {
+	Object      string `json:"object"`
+	Model       string `json:"model"`
+	Fingerprint string `json:"system_fingerprint"`
+	Choices     []struct {
 		Index   int     `json:"index"`
 		Text    *string `json:"text"`
 		Message *struct {

@@ -20,7 +20,10 @@ type response struct {
 	Created int64    `json:"created"`
 	Model   string   `json:"model"`
 	Choices []choice `json:"choices"`
-	Usage   any      `json:"usage,omitzero"` // *usage; untyped nil leaves it out, a nil *usage is null
+	// Fingerprint names model, library and device: with the same one, and the
+	// same seed, an answer repeats as far as the compute is exact.
+	Fingerprint string `json:"system_fingerprint"`
+	Usage       any    `json:"usage,omitzero"` // *usage; untyped nil leaves it out, a nil *usage is null
 }
 
 type choice struct {
