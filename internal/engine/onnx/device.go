@@ -30,7 +30,7 @@ func parseDevice(s string) (d device, auto bool, err error) {
 	case isCUDA && gpu == "":
 		return device{cuda: true}, false, nil
 	case isCUDA && numbered && strings.Contains(number, ","):
-		return device{}, false, fmt.Errorf("%q names several GPUs, and the onnx engine runs a model on one: choose one, such as cuda:0, and run one replica a GPU", s)
+		return device{}, false, fmt.Errorf("%q names several GPUs, and the onnx engine runs a model on one: choose one, such as cuda:0, and run one replica a GPU, or divide the model with --engine vllm", s)
 	case isCUDA && numbered:
 		if n, err := strconv.ParseUint(number, 10, 8); err == nil {
 			return device{cuda: true, index: int(n)}, false, nil
@@ -67,6 +67,9 @@ func cudaFailure(err error) *engine.Failure {
 		Remedy: "give the container a GPU and the CUDA build of ONNX Runtime with its CUDA 13 libraries"}
 	if fault, ok := errors.AsType[*ort.CUDAFault](err); ok {
 		f.Remedy = fault.Remedy
+		if fault.OldDriver {
+			f.Cause = engine.CauseDriverMismatch
+		}
 	} else if errors.Is(err, ort.ErrNotOnCUDA) {
 		f.Remedy = "convert the model as fp16 for CUDA (GenAI model builder: -p fp16 or int4, -e cuda); CUDA has attention for 16-bit types only"
 	}

@@ -46,6 +46,7 @@ func TestCUDAFailures(t *testing.T) {
 		remedy string
 	}{
 		"a missing piece":  {&ort.CUDAFault{Reason: "libx is missing", Remedy: "install x"}, engine.CauseDeviceUnavailable, "install x; or run with --device cpu"},
+		"an old driver":    {&ort.CUDAFault{Reason: "too old", Remedy: "newer", OldDriver: true}, engine.CauseDriverMismatch, "newer; or run with --device cpu"},
 		"the wrong graph":  {fmt.Errorf("%w: 30 of 31", ort.ErrNotOnCUDA), engine.CauseDeviceUnavailable, "fp16"},
 		"something else":   {fmt.Errorf("%w: CUDA failure 719", ort.ErrNoCUDA), engine.CauseDeviceUnavailable, "--device cpu"},
 		"memory, of CUDA":  {fmt.Errorf("%w: CUDA failure 2: out of memory", ort.ErrNoCUDA), engine.CauseOutOfMemoryAtStart, "smaller model"},

@@ -52,7 +52,8 @@ func sessionFailure(path string, err error) *engine.Failure {
 		f.Cause = engine.CauseOutOfMemoryAtStart
 		f.Remedy = "free memory of the GPU, choose a smaller model, or run with --device cpu"
 	case errors.Is(err, ort.ErrNoCUDA):
-		f.Cause, f.Remedy = engine.CauseDeviceUnavailable, cudaFailure(err).Remedy
+		cuda := cudaFailure(err)
+		f.Cause, f.Remedy = cuda.Cause, cuda.Remedy
 	default:
 		f.Cause = engine.CauseModelInvalid
 		f.Remedy = "fetch or convert the model again; if it is new, check that this ONNX Runtime knows its operators"

@@ -7,7 +7,6 @@ package ort
 import "C"
 
 import (
-	"bytes"
 	"debug/elf"
 	"errors"
 	"fmt"
@@ -57,12 +56,17 @@ const (
 // CUDAFault is why CUDA cannot be used at all, found before a model is loaded.
 // It matches ErrNoCUDA.
 type CUDAFault struct {
-	Reason string
-	Remedy string
+	Reason    string
+	Remedy    string
+	OldDriver bool // all is there, and the driver is too old for it
 }
 
 // Error is the reason.
 func (f *CUDAFault) Error() string { return "CUDA cannot be used: " + f.Reason }
+
+func fault(remedy, format string, args ...any) *CUDAFault {
+	return &CUDAFault{Reason: fmt.Sprintf(format, args...), Remedy: remedy}
+}
 
 // Unwrap is ErrNoCUDA.
 func (f *CUDAFault) Unwrap() error { return ErrNoCUDA }
@@ -75,8 +79,8 @@ func (f *CUDAFault) Unwrap() error { return ErrNoCUDA }
 // provider finds later by its SONAME, so no LD_LIBRARY_PATH is needed.
 func (l *Library) CheckCUDA(device int) error {
 	if !l.HasCUDA() {
-		return &CUDAFault{fmt.Sprintf("this build of ONNX Runtime %s has no CUDA provider", l.version),
-			"name the libonnxruntime.so of the PyPI package onnxruntime-gpu with --onnx-library (make onnx-cuda fetches it)"}
+		return fault("name the libonnxruntime.so of the PyPI package onnxruntime-gpu with --onnx-library (make onnx-cuda fetches it)",
+			"this build of ONNX Runtime %s has no CUDA provider", l.version)
 	}
 	dir := filepath.Dir(C.GoString(C.ort_origin(l.api)))
 	provider, err := l.openProvider(dir)
@@ -102,7 +106,7 @@ func (l *Library) openProvider(dir string) (*elf.File, error) {
 		sharedPart, cudaPart, l.version)
 	for _, part := range []string{sharedPart, cudaPart} {
 		if _, err := os.Stat(filepath.Join(dir, part)); errors.Is(err, fs.ErrNotExist) {
-			return nil, &CUDAFault{fmt.Sprintf("%s is missing beside ONNX Runtime in %s", part, dir), remedy}
+			return nil, fault(remedy, "%s is missing beside ONNX Runtime in %s", part, dir)
 		}
 	}
 	f, err := elf.Open(filepath.Join(dir, cudaPart))
@@ -110,14 +114,14 @@ func (l *Library) openProvider(dir string) (*elf.File, error) {
 		return nil, damaged(err)
 	}
 	if have := builtFor(f); len(have) > 0 && !slices.Contains(have, l.version) {
-		return nil, errors.Join(&CUDAFault{fmt.Sprintf("%s in %s belongs to ONNX Runtime %s, and the library is %s",
-			cudaPart, dir, strings.Join(have, " or "), l.version), remedy}, f.Close())
+		return nil, errors.Join(fault(remedy, "%s in %s belongs to ONNX Runtime %s, and the library is %s",
+			cudaPart, dir, strings.Join(have, " or "), l.version), f.Close())
 	}
 	return f, nil
 }
 
 func damaged(err error) error {
-	return &CUDAFault{fmt.Sprintf("%s cannot be read: %v", cudaPart, err), "fetch it again: make onnx-cuda"}
+	return fault("fetch it again: make onnx-cuda", "%s cannot be read: %v", cudaPart, err)
 }
 
 var versionString = regexp.MustCompile(`\x00(1\.[0-9]{1,3}\.[0-9]{1,3})\x00`)
@@ -134,7 +138,7 @@ func builtFor(f *elf.File) (versions []string) {
 		return nil
 	}
 	for _, m := range versionString.FindAllSubmatch(data, -1) {
-		if v := string(bytes.Clone(m[1])); !slices.Contains(versions, v) {
+		if v := string(m[1]); !slices.Contains(versions, v) {
 			versions = append(versions, v)
 		}
 	}
@@ -173,7 +177,7 @@ func loadNVIDIA(dir string, needed []string) (cudart unsafe.Pointer, err error) 
 		}
 	}
 	if len(faults) > 0 {
-		return nil, &CUDAFault{strings.Join(faults, "; "), remedyFor(faults, dir)}
+		return nil, fault(remedyFor(faults, dir), "%s", strings.Join(faults, "; "))
 	}
 	for _, path := range others { // libraries that are opened by name when first used
 		_, _ = load(path) // whoever needs it will say so
@@ -182,7 +186,7 @@ func loadNVIDIA(dir string, needed []string) (cudart unsafe.Pointer, err error) 
 }
 
 // loadOne returns what is wrong, in words, when no candidate can be loaded.
-func loadOne(dir, name string) (handle unsafe.Pointer, fault string) {
+func loadOne(dir, name string) (handle unsafe.Pointer, wrong string) {
 	for _, candidate := range []string{filepath.Join(dir, "cuda", name), filepath.Join(dir, name)} {
 		if _, err := os.Stat(candidate); err == nil {
 			handle, text := load(candidate)
@@ -255,13 +259,13 @@ func checkGPU(cudart unsafe.Pointer, device int) error {
 	switch code := C.ort_gpus(cudart, &n, &text); {
 	case code == oldDriver:
 		return &CUDAFault{fmt.Sprintf("the NVIDIA driver does not work with this CUDA runtime: %s (CUDA error %d)", C.GoString(text), code),
-			"install an NVIDIA driver for CUDA 13 (version 580 or newer)"}
+			"install an NVIDIA driver for CUDA 13 (version 580 or newer)", true}
 	case code > 0:
-		return &CUDAFault{fmt.Sprintf("no GPU device: %s (CUDA error %d)", C.GoString(text), code),
-			"give the container a GPU (docker run --gpus all) and check CUDA_VISIBLE_DEVICES and nvidia-smi"}
+		return fault("give the container a GPU (docker run --gpus all) and check CUDA_VISIBLE_DEVICES and nvidia-smi",
+			"no GPU device: %s (CUDA error %d)", C.GoString(text), code)
 	case code == 0 && device >= int(n):
-		return &CUDAFault{fmt.Sprintf("there is no device cuda:%d: %d GPUs are visible, counted from 0", device, n),
-			"choose a smaller number, or make more GPUs visible with CUDA_VISIBLE_DEVICES"}
+		return fault("choose a smaller number, or make more GPUs visible with CUDA_VISIBLE_DEVICES",
+			"there is no device cuda:%d: %d GPUs are visible, counted from 0", device, n)
 	}
 	return nil
 }

@@ -22,7 +22,10 @@ import (
 const asChild = "INFER_TEST_CUDA_CHILD"
 
 // verdict is what a child found.
-type verdict struct{ Reason, Remedy string }
+type verdict struct {
+	Reason, Remedy string
+	OldDriver      bool
+}
 
 // TestMain is a child when it is told a folder.
 func TestMain(m *testing.M) {
@@ -49,7 +52,7 @@ func child(dir string) int {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
-		v = verdict{f.Reason, f.Remedy}
+		v = verdict{f.Reason, f.Remedy, f.OldDriver}
 	}
 	if err := json.NewEncoder(os.Stdout).Encode(v); err != nil {
 		return 1
@@ -157,7 +160,7 @@ func TestWhatCUDASays(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := check(t, dir, tc.env...)
-			if !strings.HasPrefix(v.Reason, tc.reason) || (tc.reason == "") != (v.Reason == "") || !strings.Contains(v.Remedy, tc.remedy) {
+			if !strings.HasPrefix(v.Reason, tc.reason) || (tc.reason == "") != (v.Reason == "") || v.OldDriver != (name == "old driver") || !strings.Contains(v.Remedy, tc.remedy) {
 				t.Errorf("got %+v, want %q with the remedy %q", v, tc.reason, tc.remedy)
 			}
 		})
