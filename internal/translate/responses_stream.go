@@ -1,6 +1,10 @@
 package translate
 
-import "infer/internal/openai"
+import (
+	"time"
+
+	"infer/internal/openai"
+)
 
 // The events of a response's stream. Fields that an event of its type does not
 // have are left out.
@@ -118,6 +122,7 @@ func (d *responses) end(a *answer) {
 // is of the response, which has failed.
 func (d *responses) cut(a *answer, e *openai.Error) {
 	if d.object == nil { // a comment has committed the stream
+		a.model, a.created = d.req.Model, time.Now().Unix()
 		d.begin(a)
 	}
 	opt := func(s string) *string {
