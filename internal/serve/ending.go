@@ -48,6 +48,7 @@ func (rl *relay) refuse(err error, queued time.Duration) {
 	rl.mu.Lock()
 	defer rl.mu.Unlock()
 	rl.close()
+	rl.last = true
 	rl.x.queued = queued
 	s := rl.x.s
 	e, reason, ok := s.refusal(err)
@@ -75,6 +76,7 @@ func (rl *relay) WriteError(e *openai.Error) {
 		return
 	}
 	rl.head = maps.Clone(rl.header)
+	rl.last = true // it is the engine's last word
 	rl.passOn(e)
 }
 
@@ -117,6 +119,7 @@ func (rl *relay) finish(err, cause error) (half bool) {
 		return rl.half
 	}
 	rl.close()
+	rl.last = true
 	switch {
 	case rl.done, rl.shape == shapeWhole && err == nil:
 	case rl.shape == shapeRefusal && err == nil:
@@ -163,6 +166,9 @@ func (rl *relay) fail(e *openai.Error, by string) {
 	case !rl.started:
 		rl.started = true
 		openai.WriteError(rl.w, e)
+		if !rl.last {
+			_ = rl.flush.Flush() // the client may have left
+		}
 	case rl.live:
 		rl.x.cut = by
 		_ = rl.send(append(append([]byte("data: "), e.Body()...), "\n\n"+terminator...)) // the client may have left

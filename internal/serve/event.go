@@ -76,34 +76,21 @@ func faultOf(event []byte) *openai.Error {
 	return translate.ParseError(data, 0)
 }
 
-// ends are the ways to end an event: an empty line after any line's end. A CR
-// that follows a CRLF waits for its LF.
+// ends are the ways to end an event: an empty line after any line's end. The
+// CR of an empty line waits for its LF, unless the line before ended in CR.
 var ends = [][]byte{[]byte("\n\n"), []byte("\n\r\n"), []byte("\r\r")}
 
-// firstEnd returns where the first event of b ends; b ends with a whole one.
-func firstEnd(b []byte) int {
-	if bytes.IndexByte(b, '\r') < 0 {
-		return bytes.Index(b, ends[0]) + len(ends[0])
-	}
-	first := len(b)
-	for _, end := range ends {
-		if i := bytes.Index(b, end); i >= 0 {
-			first = min(first, i+len(end))
+// eventEnd returns where the first event of b that ends after from ends, and
+// -1 when none does. It is the same however b comes in pieces.
+func eventEnd(b []byte, from int) int {
+	first := -1
+	for i, end := range ends {
+		if i > 0 && bytes.IndexByte(b[from:], '\r') < 0 {
+			break
+		}
+		if at := bytes.Index(b[from:], end); at >= 0 && (first < 0 || from+at+len(end) < first) {
+			first = from + at + len(end)
 		}
 	}
 	return first
-}
-
-// lastEnd returns where the last whole event of b ends, 0 when none does.
-func lastEnd(b []byte) int {
-	last := 0
-	for i, end := range ends {
-		if i > 0 && bytes.IndexByte(b, '\r') < 0 {
-			break
-		}
-		if at := bytes.LastIndex(b, end); at >= 0 {
-			last = max(last, at+len(end))
-		}
-	}
-	return last
 }

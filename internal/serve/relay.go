@@ -18,6 +18,7 @@ const (
 	shapeEvents        // a stream of events
 	shapeWhole         // a body that passes as it is
 	shapeRefusal       // an error body, which is read before it passes
+	shapeUnheard       // what is no stream, after the client was promised one
 )
 
 // Bounds of what a relay keeps of an answer.
@@ -51,6 +52,7 @@ type relay struct {
 	live    bool        // it was that of a stream
 	done    bool        // the answer is complete; what the engine still writes is not heard
 	closed  bool        // the answer is over; the engine writes to nobody
+	last    bool        // nothing runs any more that could delay the answer
 	lost    bool        // the client cannot be written to
 	half    bool        // the answer is not whole and cannot be made so
 }
@@ -81,8 +83,8 @@ func (rl *relay) answers(status int) {
 		rl.shape, rl.status = shapeRefusal, status
 	case isStream(rl.head):
 		rl.shape = shapeEvents
-	case rl.live: // promised to the client, and not kept
-		rl.shape, rl.status = shapeRefusal, http.StatusBadGateway
+	case rl.live:
+		rl.shape = shapeUnheard
 	default:
 		rl.shape, rl.started = shapeWhole, true
 		maps.Copy(rl.w.Header(), rl.head)
@@ -107,6 +109,8 @@ func (rl *relay) Write(p []byte) (int, error) {
 	case shapeRefusal:
 		rl.part = append(rl.part, p[:min(len(p), maxRefusalBytes-len(rl.part))]...)
 		return len(p), nil
+	case shapeUnheard:
+		return len(p), nil
 	}
 	n, err := rl.w.Write(p)
 	rl.lost = rl.lost || err != nil
@@ -119,52 +123,50 @@ func (rl *relay) events(p []byte) error {
 		if rl.live && plain(p) { // an engine in this process writes event by event
 			return rl.send(p)
 		}
-		end := lastEnd(p)
-		err := rl.pass(p[:end])
-		rl.part = append(rl.part, p[end:]...)
+		n, err := rl.pass(p, 0)
+		rl.part = append(rl.part, p[n:]...)
 		return err
 	}
 	known := max(len(rl.part)-2, 0) // before it no event ends
 	rl.part = append(rl.part, p...)
-	if end := lastEnd(rl.part[known:]); end > 0 {
-		err := rl.pass(rl.part[:known+end])
-		rl.part = rl.part[:copy(rl.part, rl.part[known+end:])]
-		return err
-	}
-	if len(rl.part) > maxEventBytes {
+	n, err := rl.pass(rl.part, known)
+	if rl.part = rl.part[:copy(rl.part, rl.part[n:])]; len(rl.part) > maxEventBytes {
 		rl.part = nil
 		rl.fail(&openai.Error{Status: http.StatusBadGateway, Type: openai.TypeServer, Code: openai.CodeBrokeOff,
 			Message: "the engine wrote an event that is too long"}, byEngine)
 		return errTooLong
 	}
-	return nil
+	return err
 }
 
-// pass writes whole events: until the first one nothing, an error before it as
-// a status, and nothing after the terminator. rl.mu is held.
-func (rl *relay) pass(block []byte) error {
-	from, spoke := 0, rl.started
-	for at := 0; at < len(block); {
-		end := at + firstEnd(block[at:])
-		switch kindOf(block[at:end]) {
+// pass writes the whole events of b and returns where they end: before the
+// first with data nothing, an error before it as a status, and nothing after
+// the terminator. No event ends before known. rl.mu is held.
+func (rl *relay) pass(b []byte, known int) (n int, err error) {
+	from, at, spoke := 0, 0, rl.started
+	for {
+		end := eventEnd(b, max(at, known))
+		if end < 0 {
+			return at, rl.send(b[from:at])
+		}
+		switch kindOf(b[at:end]) {
 		case eventComment:
 			if !spoke {
 				from = end
 			}
 		case eventFault:
-			err := rl.send(block[from:at])
-			rl.fail(faultOf(block[at:end]), byEngine) // it ends its stream itself, but not well
-			return err
+			err := rl.send(b[from:at])
+			rl.fail(faultOf(b[at:end]), byEngine) // it ends its stream itself, but not well
+			return len(b), err
 		case eventDone:
 			rl.done = true
 			rl.still()
-			return rl.send(block[from:end])
+			return len(b), rl.send(b[from:end])
 		default:
 			spoke = true
 		}
 		at = end
 	}
-	return rl.send(block[from:])
 }
 
 // send writes and flushes events. rl.mu is held.
