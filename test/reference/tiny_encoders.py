@@ -54,6 +54,7 @@ def main(out):
     graph(out / "sentence.onnx", three, "sentence_embedding", FLOAT, summed("attention_mask", "sentence_embedding"))
     graph(out / "classes.onnx", three, "logits", FLOAT, summed("attention_mask", "logits"))
     graph(out / "cross.onnx", three, "logits", FLOAT, summed("token_type_ids", "logits"), ROWS[:, :1])  # the second text counts
+    graph(out / "both.onnx", three, "logits", FLOAT, summed("attention_mask", "logits"), ROWS[:, :1])  # both texts do
     graph(out / "nan.onnx", three[:1], "last_hidden_state", FLOAT, tokenwise(FLOAT), ROWS * np.float32("nan"))
     graph(out / "decoder.onnx", three + ["past"], "logits", FLOAT, summed("past", "logits"))
 

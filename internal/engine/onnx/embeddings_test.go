@@ -169,7 +169,11 @@ func TestEmbeddingsAreCut(t *testing.T) {
 	short, _ := embed(t, srv, `{"input":"hello","dimensions":16}`)
 	want := slices.Clone(whole[0][:16])
 	encoder.Normalize(want)
-	if len(short[0]) != 16 || encoder.Cosine(short[0], want) < 0.99999 || math.Abs(encoder.Cosine(short[0], short[0])-1) > 1e-6 {
+	var length float64
+	for _, x := range short[0] {
+		length += float64(x) * float64(x)
+	}
+	if len(short[0]) != 16 || encoder.Cosine(short[0], want) < 0.99999 || math.Abs(length-1) > 1e-5 {
 		t.Errorf("16 dimensions are %v, want %v", short[0], want)
 	}
 	long := strings.Repeat("word ", 300)
@@ -274,6 +278,26 @@ func TestCrossEncoderScores(t *testing.T) {
 	}
 	if _, a := encode(t, srv, "/classify", `{"input":"good"}`); len(a.Data) != 1 || a.Data[0].Probs[0] != 0.5 || a.Data[0].Label != "LABEL_0" {
 		t.Errorf("one class: %+v", a.Data)
+	}
+}
+
+// Two lists of one length are scored pair by pair.
+func TestScoresOfPairs(t *testing.T) {
+	const body = `{"text_1":["good","bad"],"text_2":["paris","paris"]}`
+	cross := startReal(t, encoderConfig(t, tinyEncoder(t, "both", crossEncoder)))
+	_, a := encode(t, cross, "/v1/score", body)
+	for i, logit := range []float64{7, 3} { // [CLS] 1, good 2, bad -2, paris 4
+		if len(a.Data) != 2 || math.Abs(a.Data[i].Score-1/(1+math.Exp(-logit))) > 1e-9 {
+			t.Errorf("cross-encoder: %+v", a.Data)
+		}
+	}
+	vectors := startReal(t, encoderConfig(t, tinyEncoder(t, "hidden", "{}")))
+	_, a = encode(t, vectors, "/v1/score", body)
+	want := []float64{encoder.Cosine([]float32{3, -1}, []float32{5, 1}), encoder.Cosine([]float32{-1, 3}, []float32{5, 1})}
+	for i, s := range want {
+		if len(a.Data) != 2 || math.Abs(a.Data[i].Score-s) > 1e-6 {
+			t.Errorf("cosines: %+v, want %v", a.Data, want)
+		}
 	}
 }
 

@@ -86,6 +86,14 @@ func TestQueueIsBounded(t *testing.T) {
 		}
 	}
 	q.next(1000)
+	if err := q.add(newCall(context.Background(), texts(40, 40))); err != nil {
+		t.Fatal(err)
+	}
+	q.next(40) // the half of it runs
+	if err := q.add(newCall(context.Background(), texts(60))); err != nil {
+		t.Errorf("60 beside 40 that wait: %v", err)
+	}
+	q.calls = nil
 	for _, tt := range []struct {
 		n    int
 		want error
@@ -94,4 +102,19 @@ func TestQueueIsBounded(t *testing.T) {
 			t.Errorf("%d more: %v, want %v", tt.n, err, tt.want)
 		}
 	}
+}
+
+// A run ends when nobody waits for it any more, and not before.
+func TestRunEndsWithTheLastWhoWaits(t *testing.T) {
+	first, leaveFirst := context.WithCancel(context.Background())
+	second, leaveSecond := context.WithCancel(context.Background())
+	a, b := newCall(first, texts(1, 1)), newCall(second, texts(1))
+	ctx, free := whileAnyWaits(context.Background(), []item{{a, 0}, {a, 1}, {b, 0}})
+	defer free()
+	leaveFirst()
+	if err := ctx.Err(); err != nil {
+		t.Errorf("one left: %v", err)
+	}
+	leaveSecond()
+	<-ctx.Done()
 }

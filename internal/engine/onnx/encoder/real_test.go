@@ -3,6 +3,7 @@ package encoder
 import (
 	"context"
 	"encoding/json/v2"
+	"errors"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -115,6 +116,31 @@ func TestLeavingEndsTheRun(t *testing.T) {
 	defer e.mu.Unlock()
 	if n := len(e.queue.calls); n != 0 {
 		t.Errorf("%d calls in the queue after all were answered", n)
+	}
+}
+
+// Whoever waits when the engine stops is told so, also in the middle of a run.
+func TestStoppingInTheMiddle(t *testing.T) {
+	e := open(t, Config{Dir: testEnv(t, "INFER_TEST_EMBEDDING_MODEL"), Threads: 1})
+	ctx, stop := context.WithCancel(t.Context())
+	ended, answered := make(chan error, 1), make(chan error, 1)
+	go func() { ended <- e.Run(ctx) }()
+	many := make([]string, 400) // seconds of work
+	for i := range many {
+		many[i] = strings.Repeat("word ", 400)
+	}
+	inputs := framed(e, many...)
+	go func() {
+		_, err := e.Vectors(t.Context(), inputs)
+		answered <- err
+	}()
+	vectors(t, e, "somebody else, so that the others have begun")
+	stop()
+	if err := <-answered; !errors.Is(err, ErrStopped) {
+		t.Errorf("Vectors() = %v, want %v", err, ErrStopped)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("Run() = %v", err)
 	}
 }
 
