@@ -118,4 +118,22 @@ def broken():
     equal((seen, e.type, e.api_message), (["Hel"], "api_error", "the engine broke off"))
 
 
-run([whole, stream, calling, thinking, ends, counting, refusals, broken])
+def comments():
+    equal([e.type for e in raw("slow")], [
+        "message_start", "content_block_start", "content_block_delta", "content_block_delta", "content_block_stop",
+        "message_delta", "message_stop"])
+    with client.messages.stream(**ask("slow")) as s:
+        equal(list(s.text_stream), ["Hel", "lo"])
+    # They were there: before the first event, and between two.
+    with client.messages.with_streaming_response.create(**ask("slow", stream=True)) as r:
+        lines = list(r.iter_lines())
+    equal((lines[0], lines.count(": ping") > 1), (": ping", True))
+
+
+def late():
+    for read in (lambda: raw("late"), lambda: client.messages.stream(**ask("late")).__enter__().get_final_message()):
+        e = raises(anthropic.APIStatusError, read)
+        equal((e.type, e.api_message), ("api_error", "the engine broke off"))
+
+
+run([comments, late, whole, stream, calling, thinking, ends, counting, refusals, broken])

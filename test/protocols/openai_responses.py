@@ -120,4 +120,27 @@ def broken():
     equal((events[-1].response.status, events[-1].response.error.code), ("failed", "server_error"))
 
 
-run([whole, stream, helper, calling, thinking, length, structured, refusals, broken])
+def chat(text, api=client.chat.completions):
+    return api.create(model="m", messages=[{"role": "user", "content": text}], stream=True)
+
+
+def comments():
+    events = streamed("slow")
+    equal("".join(e.delta for e in events if e.type == "response.output_text.delta"), "Hello")
+    equal("".join(c.choices[0].delta.content or "" for c in chat("slow") if c.choices), "Hello")
+    # They were there: before the first event, and between two.
+    for api, ask in ((client.chat.completions, {"messages": [{"role": "user", "content": "slow"}]}), (client.responses, {"input": "slow"})):
+        with api.with_streaming_response.create(model="m", stream=True, **ask) as r:
+            lines = list(r.iter_lines())
+        equal((lines[0], lines.count(": ping") > 1), (": ping", True))
+
+
+def late():
+    events = streamed("late")
+    equal([e.type for e in events], ["response.created", "response.in_progress", "error", "response.failed"])
+    equal((events[0].response.model, events[2].code, events[3].response.status), ("m", "engine_broke_off", "failed"))
+    e = raises(openai.APIError, lambda: list(chat("late")))
+    equal((e.code, e.message), ("engine_broke_off", "the engine broke off"))
+
+
+run([comments, late, whole, stream, helper, calling, thinking, length, structured, refusals, broken])

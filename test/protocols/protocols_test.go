@@ -56,7 +56,11 @@ type script struct {
 	finish string
 	extra  map[string]any // of the last choice
 	fault  *openai.Error  // after the pieces
+	pause  time.Duration  // before each piece and before the fault
 }
+
+// pause is over the --commit-after of these tests.
+const pause = 500 * time.Millisecond
 
 func scripts() map[string]script {
 	broken := &openai.Error{Status: 502, Type: openai.TypeServer, Code: openai.CodeBrokeOff, Message: "the engine broke off"}
@@ -72,6 +76,10 @@ func scripts() map[string]script {
 		"json":   {pieces: []delta{{"content": `{"city":`}, {"content": `"Oslo"}`}}, finish: "stop"},
 		"break":  {pieces: []delta{{"content": "Hel"}}, fault: broken},
 		"limit":  {fault: limit},
+		// Longer than the server's patience: comments come before the first
+		// event and between events, and the status has left before the fault.
+		"slow": {pieces: []delta{{"content": "Hel"}, {"content": "lo"}}, finish: "stop", pause: pause},
+		"late": {fault: broken, pause: pause},
 	}
 }
 
@@ -116,10 +124,15 @@ func body(choice map[string]any) map[string]any {
 
 func (s script) stream(w http.ResponseWriter) {
 	out := openai.NewStream(w)
-	for _, d := range s.pieces {
+	for i, d := range s.pieces {
+		<-time.After(s.pause)
+		if i > 0 && s.pause > 0 {
+			_, _ = io.WriteString(w, ": ping\n\n") // as the server does after a longer silence
+		}
 		_ = out.Send(body(map[string]any{"index": 0, "delta": d})) // the client may have left
 	}
 	if s.fault != nil {
+		<-time.After(s.pause)
 		_ = out.Fail(s.fault)
 		return
 	}
@@ -183,7 +196,7 @@ func start(t *testing.T) string {
 	t.Helper()
 	eng := &scripted{}
 	eng.Set(engine.Status{Phase: engine.Ready, Slots: 4, Models: []engine.Model{{ID: "m"}}})
-	cfg := serve.Config{Grace: time.Second, Hold: time.Second, CommitAfter: time.Second, ClientStall: time.Minute,
+	cfg := serve.Config{Grace: time.Second, Hold: time.Second, CommitAfter: pause / 5, ClientStall: time.Minute,
 		MaxQueue: 8, MaxQueueBytes: 8 << 20, MaxBodyBytes: 1 << 20}
 	srv, err := serve.New(cfg, eng, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if err != nil {
