@@ -32,10 +32,15 @@ type order struct {
 	Prompt []int32 `json:"prompt,omitempty"`
 	Rows   int     `json:"rows"`
 	Steps  int     `json:"steps"`
+	Mix    *mix    `json:"mix,omitempty"` // of op mix
+
+	Texts []string `json:"texts,omitempty"` // of ops embed and vector
 }
 
 type reply struct {
-	Error string `json:"error"`
+	Error  string    `json:"error"`
+	Mix    *mixTimes `json:"mix,omitempty"`
+	Vector []float64 `json:"vector,omitempty"`
 }
 
 // piped is an engine without HTTP: a child that takes orders on its standard
@@ -70,18 +75,18 @@ func startPiped(ctx context.Context, stderr io.Writer, env []string, path string
 	return &piped{cmd: cmd, in: in, out: json.NewDecoder(out)}, nil
 }
 
-func (p *piped) order(o order) error {
-	if err := json.NewEncoder(p.in).Encode(o); err != nil {
-		return fmt.Errorf("order %s: %w; see the output of %s above", o.Op, err, p.cmd.Path)
-	}
+func (p *piped) order(o order) (reply, error) {
 	var r reply
+	if err := json.NewEncoder(p.in).Encode(o); err != nil {
+		return r, fmt.Errorf("order %s: %w; see the output of %s above", o.Op, err, p.cmd.Path)
+	}
 	if err := p.out.Decode(&r); err != nil {
-		return fmt.Errorf("reply to %s: %w; see the output of %s above", o.Op, err, p.cmd.Path)
+		return r, fmt.Errorf("reply to %s: %w; see the output of %s above", o.Op, err, p.cmd.Path)
 	}
 	if r.Error != "" {
-		return fmt.Errorf("%s: %s", o.Op, r.Error)
+		return r, fmt.Errorf("%s: %s", o.Op, r.Error)
 	}
-	return nil
+	return r, nil
 }
 
 func (p *piped) measure(o order, tokens int) (sample, error) {
@@ -89,7 +94,7 @@ func (p *piped) measure(o order, tokens int) (sample, error) {
 	if err != nil {
 		return sample{}, err
 	}
-	if err := p.order(o); err != nil {
+	if _, err := p.order(o); err != nil {
 		return sample{}, err
 	}
 	return m.stop(tokens)
@@ -101,7 +106,7 @@ func (p *piped) prefill(_ context.Context, prompt []int32) (sample, error) {
 
 func (p *piped) decode(_ context.Context, prompts [][]int32, steps int) (sample, error) {
 	for i, prompt := range prompts {
-		if err := p.order(order{Op: "prefill", Slot: i, Prompt: prompt}); err != nil {
+		if _, err := p.order(order{Op: "prefill", Slot: i, Prompt: prompt}); err != nil {
 			return sample{}, err
 		}
 	}
@@ -119,6 +124,7 @@ func (p *piped) stop() error {
 type decoder interface {
 	prefill(slot int, prompt []int32) error
 	decode(rows, steps int) error
+	mix(m mix) (mixTimes, error)
 }
 
 // obey carries out the orders of in until it ends.
@@ -133,15 +139,19 @@ func obey(d decoder, in io.Reader, out io.Writer) error {
 		if err != nil {
 			return fmt.Errorf("read order: %w", err)
 		}
-		switch o.Op {
-		case "prefill":
+		var r reply
+		switch {
+		case o.Op == "prefill":
 			err = d.prefill(o.Slot, o.Prompt)
-		case "decode":
+		case o.Op == "decode":
 			err = d.decode(o.Rows, o.Steps)
+		case o.Op == "mix" && o.Mix != nil:
+			var times mixTimes
+			times, err = d.mix(*o.Mix)
+			r.Mix = &times
 		default:
 			err = fmt.Errorf("unknown order %q", o.Op)
 		}
-		var r reply
 		if err != nil {
 			r.Error = err.Error()
 		}

@@ -42,23 +42,32 @@ func (f *fakeDecoder) decode(rows, steps int) error {
 	return nil
 }
 
+func (f *fakeDecoder) mix(m mix) (mixTimes, error) {
+	f.log = append(f.log, fmt.Sprintf("mix %v", m.Shorts))
+	return mixTimes{ITL: []float64{0.25}}, nil
+}
+
 func TestObey(t *testing.T) {
 	const in = `{"op":"prefill","slot":2,"prompt":[7,8]}
 {"op":"prefill","slot":0}
 {"op":"dance"}
 {"op":"decode","rows":3,"steps":5}
+{"op":"mix"}
+{"op":"mix","mix":{"shorts":[[1],[2]]}}
 `
 	f, out := &fakeDecoder{}, &strings.Builder{}
 	if err := obey(f, strings.NewReader(in), out); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := strings.Join(f.log, "; "), "prefill 2 [7 8]; prefill 0 []; decode 3 5"; got != want {
+	if got, want := strings.Join(f.log, "; "), "prefill 2 [7 8]; prefill 0 []; decode 3 5; mix [[1] [2]]"; got != want {
 		t.Errorf("carried out %q, want %q", got, want)
 	}
 	want := `{"error":""}
 {"error":"no prompt"}
 {"error":"unknown order \"dance\""}
 {"error":""}
+{"error":"unknown order \"mix\""}
+{"error":"","mix":{"ttft":null,"itl":[0.25],"long":0}}
 `
 	if out.String() != want {
 		t.Errorf("replies %s, want %s", out, want)

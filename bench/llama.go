@@ -108,7 +108,7 @@ func (l *llamaCPP) prefill(slot int, prompt []int32) error {
 	if slot >= len(l.next) || len(prompt) > maxBatch {
 		return fmt.Errorf("slot %d or prompt of %d tokens is too large; there are %d slots and at most %d tokens", slot, len(prompt), len(l.next), maxBatch)
 	}
-	if _, err := llama.MemorySeqRm(l.memory, llama.SeqId(slot), -1, -1); err != nil {
+	if err := l.clear(slot); err != nil {
 		return fmt.Errorf("clear slot: %w", err)
 	}
 	if err := l.batch.Clear(); err != nil {

@@ -14,6 +14,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 )
 
@@ -43,28 +45,20 @@ func run(ctx context.Context, args []string, getenv func(string) string, in io.R
 	}
 	defer func() { _ = os.RemoveAll(folder) }() // the system clears what is left
 	p := &plan{config: c, stderr: stderr, rng: rand.New(rand.NewPCG(c.seed, 0))}
-	if p.bare, err = buildBare(ctx, c.root, folder, stderr); err != nil {
-		return err
+	if slices.Contains(c.suites, baseSuite) {
+		if p.bare, err = buildBare(ctx, c.root, folder, stderr); err != nil {
+			return err
+		}
 	}
 	r := newReport(c)
-	for _, s := range c.settings {
-		o, err := p.measure(ctx, s)
-		if err != nil {
-			return err
+	err = p.runSuites(ctx, r, func() error {
+		if c.json == "" {
+			return nil
 		}
-		r.add(o)
-	}
-	start, err := p.measureStart(ctx)
-	if err != nil {
-		return err
-	}
-	r.Start = &start
-	if c.json != "" {
-		if err := writeJSON(c.json, r); err != nil {
-			return err
-		}
-	}
-	return r.print(out)
+		return writeJSON(c.json, r)
+	})
+	// What was found before a fault took minutes and is true.
+	return errors.Join(err, r.print(out))
 }
 
 func writeJSON(path string, r *report) error {
@@ -81,6 +75,8 @@ func writeJSON(path string, r *report) error {
 // config is the command line.
 type config struct {
 	infer, root, model, library, cache, llama, json string
+	encoder, python                                 string // of the embeddings suite
+	suites                                          []string
 	repeats, prompt, steps, streams, context        int
 	settings                                        []setting
 	seed                                            uint64
@@ -89,7 +85,7 @@ type config struct {
 // parseConfig reports every fault at once.
 func parseConfig(args []string, getenv func(string) string, stderr io.Writer) (config, error) {
 	var c config
-	var settings string
+	var settings, suites string
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.StringVar(&c.root, "root", "..", "the checkout, for the bare engine")
@@ -99,6 +95,9 @@ func parseConfig(args []string, getenv func(string) string, stderr io.Writer) (c
 	fs.StringVar(&c.llama, "llama", "", "folder of llama.cpp's libraries, as scripts/fetch-llama.sh prints it")
 	fs.StringVar(&c.cache, "cache", "", "folder for the imported model (default infer in the user's cache)")
 	fs.StringVar(&c.json, "json", "", "file for the results")
+	fs.StringVar(&c.encoder, "encoder", getenv("INFER_TEST_EMBEDDING_MODEL"), "folder of an ONNX encoder for the suite embeddings ($INFER_TEST_EMBEDDING_MODEL)")
+	fs.StringVar(&c.python, "python", getenv("INFER_TEST_PYTHON"), "python with onnxruntime and tokenizers for the suite embeddings ($INFER_TEST_PYTHON)")
+	fs.StringVar(&suites, "suite", baseSuite, "what to measure, in this order: "+strings.Join(suiteNames(), ", "))
 	fs.StringVar(&settings, "settings", "1,2,2+spin", "threads, with spinning or without")
 	fs.IntVar(&c.repeats, "repeats", 5, "measurements of each kind")
 	fs.IntVar(&c.prompt, "prompt", 256, "tokens of a prompt")
@@ -112,6 +111,8 @@ func parseConfig(args []string, getenv func(string) string, stderr io.Writer) (c
 	var err error
 	c.settings, err = parseSettings(settings)
 	faults := []error{err}
+	c.suites, err = parseSuites(suites)
+	faults = append(faults, err)
 	if fs.NArg() > 0 {
 		faults = append(faults, fmt.Errorf("unknown argument %q", fs.Arg(0)))
 	}
@@ -124,13 +125,33 @@ func parseConfig(args []string, getenv func(string) string, stderr io.Writer) (c
 	return c, errors.Join(append(faults, c.validate()...)...)
 }
 
+// needs reports whether one of the suites does. The base is listed nowhere; it
+// needs llama.cpp.
+func (c config) needs(this func(suite) bool) bool {
+	return slices.ContainsFunc(c.suites, func(name string) bool {
+		if name == baseSuite {
+			return this(suite{llama: true})
+		}
+		return this(suites[name])
+	})
+}
+
 func (c config) validate() (faults []error) {
-	for _, f := range []struct{ flag, path, remedy string }{
-		{"infer", c.infer, "run make build"},
-		{"model", c.model, "make fetches one for its targets"},
-		{"library", c.library, "make fetches it for its targets"},
-		{"llama", c.llama, "run scripts/fetch-llama.sh, which prints the folder"},
+	const fetched = "make fetches it for its targets"
+	for _, f := range []struct {
+		flag, path, remedy string
+		needed             bool
+	}{
+		{"infer", c.infer, "run make build", true},
+		{"model", c.model, fetched, true},
+		{"library", c.library, fetched, true},
+		{"llama", c.llama, "run scripts/fetch-llama.sh, which prints the folder", c.needs(func(s suite) bool { return s.llama })},
+		{"encoder", c.encoder, fetched, c.needs(func(s suite) bool { return s.encoder })},
+		{"python", c.python, fetched, c.needs(func(s suite) bool { return s.encoder })},
 	} {
+		if !f.needed {
+			continue
+		}
 		if _, err := os.Stat(f.path); err != nil {
 			faults = append(faults, fmt.Errorf("--%s: %w; %s", f.flag, err, f.remedy))
 		}
@@ -146,7 +167,7 @@ func (c config) validate() (faults []error) {
 	if c.prompt > maxBatch {
 		faults = append(faults, fmt.Errorf("--prompt: at most %d, got %d", maxBatch, c.prompt))
 	}
-	if need := c.prompt + c.steps + 1 + headStart*(c.streams-1); c.context < need {
+	if need := windowTokens(c.streams, c.prompt, c.steps); c.context < need {
 		faults = append(faults, fmt.Errorf("--context: must be at least %d for these prompts and steps, got %d", need, c.context))
 	}
 	return faults

@@ -48,7 +48,7 @@ func TestParseConfigTakesPathsOfTheEnvironment(t *testing.T) {
 }
 
 func TestStoriesDiffer(t *testing.T) {
-	rng := rand.New(rand.NewPCG(1, 0))
+	rng := newRNG(1)
 	seen := map[string]bool{}
 	for range 100 {
 		text := story(rng, 256)
@@ -63,3 +63,5 @@ func TestStoriesDiffer(t *testing.T) {
 		}
 	}
 }
+
+func newRNG(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 0)) }

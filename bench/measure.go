@@ -80,10 +80,15 @@ type outcome struct {
 // all but the one that is measured wait for a request or an order.
 type started struct {
 	server *server
+	llama  *piped // nil when it was not asked for
 	all    map[string]engine
 }
 
-func (p *plan) start(ctx context.Context, s setting) (st started, err error) {
+// room is what the engines hold.
+type room struct{ slots, context int }
+
+// start loads infer, and those of the others that are named.
+func (p *plan) start(ctx context.Context, s setting, have room, names ...string) (st started, err error) {
 	st.all = map[string]engine{}
 	defer func() {
 		if err != nil {
@@ -92,7 +97,7 @@ func (p *plan) start(ctx context.Context, s setting) (st started, err error) {
 	}()
 	st.server, err = startServer(ctx, serverConfig{
 		program: p.infer, model: p.model, library: p.library, cache: p.cache,
-		threads: s.Threads, spin: s.Spin, slots: p.streams, context: p.context,
+		threads: s.Threads, spin: s.Spin, slots: have.slots, context: have.context,
 	}, p.stderr)
 	if err != nil {
 		return st, err
@@ -103,21 +108,27 @@ func (p *plan) start(ctx context.Context, s setting) (st started, err error) {
 	if _, err := st.server.tokenize(ctx, "ready?", 1); err != nil {
 		return st, err
 	}
-	b, err := startBare(ctx, p.bare, bareConfig{
-		Model: p.model, Library: p.library, Device: "cpu", CacheDir: p.cache, Slots: p.streams,
-		ContextTokens: p.context, Threads: s.Threads, Spin: s.Spin, AccuracyLevel: 4,
-	}, p.stderr)
-	if err != nil {
-		return st, err
+	for _, name := range names {
+		var e *piped
+		switch name {
+		case bare:
+			e, err = startBare(ctx, p.bare, bareConfig{
+				Model: p.model, Library: p.library, Device: "cpu", CacheDir: p.cache, Slots: have.slots,
+				ContextTokens: have.context, Threads: s.Threads, Spin: s.Spin, AccuracyLevel: 4,
+			}, p.stderr)
+		case llamaCpp:
+			e, err = startLlama(ctx, llamaConfig{
+				folder: p.llama, model: p.model, threads: s.Threads, slots: have.slots, context: have.context,
+			}, p.stderr)
+			st.llama = e
+		default:
+			continue
+		}
+		if err != nil {
+			return st, err
+		}
+		st.all[name] = e
 	}
-	st.all[bare] = b
-	l, err := startLlama(ctx, llamaConfig{
-		folder: p.llama, model: p.model, threads: s.Threads, slots: p.streams, context: p.context,
-	}, p.stderr)
-	if err != nil {
-		return st, err
-	}
-	st.all[llamaCpp] = l
 	return st, nil
 }
 
@@ -131,15 +142,17 @@ func (st started) stop() error {
 	return errors.Join(errs...)
 }
 
+// warmSteps are the steps of a warm-up: it plans memory for every shape.
+const warmSteps = 4
+
 // measure takes repeats rounds of all tasks, each on all engines in turn.
 func (p *plan) measure(ctx context.Context, s setting) (o outcome, err error) {
 	o = outcome{setting: s, loadBefore: loadAverage(), samples: map[string]map[string][]sample{}}
-	st, err := p.start(ctx, s)
+	st, err := p.start(ctx, s, room{p.streams, p.context}, engines...)
 	if err != nil {
 		return o, err
 	}
 	defer func() { err = errors.Join(err, st.stop()) }()
-	const warmSteps = 4 // plans memory for every shape; not kept
 	for round := -1; round < p.repeats; round++ {
 		for _, task := range tasks {
 			steps := p.steps
@@ -168,14 +181,12 @@ func (p *plan) measure(ctx context.Context, s setting) (o outcome, err error) {
 
 // takeFit takes one sample of every engine with the same prompts, which it
 // changes until they are fit.
-func (p *plan) takeFit(ctx context.Context, st started, task string, steps, round int) (map[string]sample, error) {
-	const attempts = 5
-	for attempt := 1; ; attempt++ {
-		got, err := p.take(ctx, st, task, steps, round)
-		if err == nil || attempt == attempts || !errors.Is(err, errUnfit) {
-			return got, err
-		}
-	}
+func (p *plan) takeFit(ctx context.Context, st started, task string, steps, round int) (got map[string]sample, err error) {
+	err = untilFit(func() error {
+		got, err = p.take(ctx, st, task, steps, round)
+		return err
+	})
+	return got, err
 }
 
 func (p *plan) take(ctx context.Context, st started, task string, steps, round int) (map[string]sample, error) {
@@ -183,17 +194,12 @@ func (p *plan) take(ctx context.Context, st started, task string, steps, round i
 	if task == decodeN {
 		n = p.streams
 	}
-	prompts := make([][]int32, n)
-	for i := range prompts {
-		var err error
-		if prompts[i], err = st.server.tokenize(ctx, story(p.rng, p.prompt), p.prompt); err != nil {
-			return nil, err
-		}
+	prompts, err := p.prompts(ctx, st.server, n, p.prompt)
+	if err != nil {
+		return nil, err
 	}
 	got := map[string]sample{}
-	for i := range engines {
-		// The first place goes around, so that none always comes after another.
-		name := engines[(i+max(round, 0))%len(engines)]
+	for _, name := range turns(engines, round) {
 		var err error
 		if task == prefill {
 			got[name], err = st.all[name].prefill(ctx, prompts[0])

@@ -22,6 +22,7 @@ type report struct {
 	Repeats   int             `json:"repeats"`
 	Settings  []settingReport `json:"settings"`
 	Start     *startTimes     `json:"start,omitempty"`
+	Tables    []*table        `json:"suites,omitempty"`
 }
 
 // settingReport is one setting's share.
@@ -109,10 +110,10 @@ func (r *report) print(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, %d cores of %s, %s\n", r.Date.Format(time.DateTime), r.Cores, r.Processor, r.Go)
 	fmt.Fprintf(&b, "%s\n", r.Model)
-	fmt.Fprintf(&b, "prompts of %d tokens, %d decoded tokens a stream, many streams are %d; median (min–max) of %d\n",
-		r.Prompt, r.Steps, r.Streams, r.Repeats)
+	fmt.Fprintf(&b, "median (min–max) of %d\n", r.Repeats)
 	for _, s := range r.Settings {
-		fmt.Fprintf(&b, "\n== %s (load average %.1f before, %.1f after)\n\n", s.setting, s.LoadBefore, s.LoadAfter)
+		fmt.Fprintf(&b, "\n== %s, %s (load average %.1f before, %.1f after)\nprompts of %d tokens, %d decoded tokens a stream; many streams are %d\n\n",
+			baseSuite, s.setting, s.LoadBefore, s.LoadAfter, r.Prompt, r.Steps, r.Streams)
 		var t strings.Builder
 		fmt.Fprintf(&t, "task\tengine\ttokens per CPU-second\ttokens per second\n")
 		for _, x := range s.Rates {
@@ -130,6 +131,11 @@ func (r *report) print(w io.Writer) error {
 	if r.Start != nil {
 		fmt.Fprintf(&b, "\n== start of infer with its defaults, from warm caches\n\nexec to first HTTP answer: %s s\nexec to first token: %s s\n",
 			r.Start.FirstAnswer.format("%.3f"), r.Start.FirstToken.format("%.3f"))
+	}
+	for _, t := range r.Tables {
+		if err := t.print(&b); err != nil {
+			return err
+		}
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

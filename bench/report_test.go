@@ -35,7 +35,7 @@ func TestReportHoldsGoals(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"== 1 thread (load average 0.5 before, 1.5 after)",
+		"== base, 1 thread (load average 0.5 before, 1.5 after)",
 		"prefill infer 225 (150–300) 225 (150–300)",
 		"prefill, infer / llama.cpp ≥ 1.50 1.50 (1.50–1.50) met 1.50 (1.50–1.50) met",
 		"decode 1 stream, infer / llama.cpp ≥ 1.00 0.90 (0.90–0.90) missed",

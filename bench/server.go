@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os/exec"
 	"sync"
@@ -26,6 +27,9 @@ func (c serverConfig) args() []string {
 	args := []string{"serve", "--listen", "127.0.0.1:0", "--engine", "onnx", "--device", "cpu", "--log-format", "json",
 		"--model", c.model, "--served-model-name", modelName, "--onnx-library", c.library, "--cache", c.cache,
 		"--threads", fmt.Sprint(c.threads), "--slots", fmt.Sprint(c.slots), "--context", fmt.Sprint(c.context)}
+	if c.slots > 0 { // else infer's defaults are measured
+		args = append(args, "--kv-bytes", kvBytes)
+	}
 	if c.spin {
 		args = append(args, "--spin")
 	}
@@ -33,6 +37,9 @@ func (c serverConfig) args() []string {
 }
 
 const modelName = "bench"
+
+// kvBytes is only a bound, which must not cut what is measured.
+const kvBytes = "16GiB"
 
 // server is infer behind its HTTP API.
 type server struct {
@@ -141,12 +148,17 @@ func (s *server) tokenize(ctx context.Context, text string, n int) ([]int32, err
 	return answer.Tokens[:n], nil
 }
 
+// fields are what a request has besides the usual.
+type fields map[string]any
+
 // complete streams a greedy completion and calls each for every event.
-func (s *server) complete(ctx context.Context, prompt []int32, tokens int, each func(event)) error {
-	body, err := s.post(ctx, "/v1/completions", map[string]any{
+func (s *server) complete(ctx context.Context, prompt []int32, tokens int, more fields, each func(event)) error {
+	request := fields{
 		"model": modelName, "prompt": prompt, "max_tokens": tokens, "temperature": 0,
-		"stream": true, "stream_options": map[string]any{"include_usage": true},
-	})
+		"stream": true, "stream_options": fields{"include_usage": true},
+	}
+	maps.Copy(request, more)
+	body, err := s.post(ctx, "/v1/completions", request)
 	if err != nil {
 		return err
 	}
@@ -156,21 +168,7 @@ func (s *server) complete(ctx context.Context, prompt []int32, tokens int, each 
 
 // prefill is a request for one token. Its wall time is the TTFT.
 func (s *server) prefill(ctx context.Context, prompt []int32) (sample, error) {
-	m, err := startMeter(s.cmd.Process.Pid)
-	if err != nil {
-		return sample{}, err
-	}
-	var ttft time.Duration
-	err = s.complete(ctx, prompt, 1, func(event) {
-		if ttft == 0 {
-			ttft = time.Since(m.wall)
-		}
-	})
-	if err != nil {
-		return sample{}, err
-	}
-	got, err := m.stop(len(prompt))
-	got.Wall = ttft
+	got, _, err := s.turn(ctx, prompt)
 	return got, err
 }
 
@@ -180,21 +178,37 @@ func (s *server) prefill(ctx context.Context, prompt []int32) (sample, error) {
 var errUnfit = errors.New("the model's answer cannot be timed")
 
 // headStart is how many tokens a stream may get while another prefills: one
-// for each chunk of the other's prompt, with room to spare.
-const headStart = 24
+// for each of infer's chunks of the other's prompt, with room to spare.
+func headStart(prompt int) int {
+	const chunk = 64
+	return 2 * (prompt/chunk + 1)
+}
 
-// decode streams all prompts at once and measures inside the window.
 func (s *server) decode(ctx context.Context, prompts [][]int32, steps int) (sample, error) {
+	return s.decodeWith(ctx, prompts, steps, nil)
+}
+
+// windowTokens is how many tokens each of streams with prompts of a length has
+// at most, when steps of them are measured.
+func windowTokens(streams, prompt, steps int) int {
+	return prompt + steps + 1 + headStart(prompt)*(streams-1)
+}
+
+// decodeWith streams all prompts at once and measures inside the window. more
+// is part of every request.
+func (s *server) decodeWith(ctx context.Context, prompts [][]int32, steps int, more fields) (sample, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	limit := steps + 1 + headStart*(len(prompts)-1)
-	arrivals := make(chan int, len(prompts)*(limit+1))
+	limit := windowTokens(len(prompts), len(prompts[0]), steps) - len(prompts[0])
+	request := fields{"ignore_eos": true}
+	maps.Copy(request, more)
+	arrivals := make(chan int, len(prompts)*(limit+2))
 	errs := make([]error, len(prompts))
 	var streams sync.WaitGroup
 	for i, prompt := range prompts {
 		streams.Go(func() {
 			texts, tokens := 0, 0
-			errs[i] = s.complete(ctx, prompt, limit, func(e event) {
+			errs[i] = s.complete(ctx, prompt, limit, request, func(e event) {
 				tokens = max(tokens, e.Tokens)
 				if e.Text != "" {
 					texts++
@@ -204,6 +218,7 @@ func (s *server) decode(ctx context.Context, prompts [][]int32, steps int) (samp
 			if errs[i] == nil && tokens-texts > tokens/50 {
 				errs[i] = errUnfit
 			}
+			arrivals <- streamEnded
 		})
 	}
 	go func() {
@@ -219,10 +234,17 @@ func (s *server) decode(ctx context.Context, prompts [][]int32, steps int) (samp
 	return got, errors.Join(append(errs, err)...)
 }
 
-// observe measures from the begin to the end of w.
+// streamEnded arrives after a stream's last token.
+const streamEnded = -1
+
+// observe measures from the begin to the end of w. A stream that ends before
+// would leave a smaller batch to measure.
 func (s *server) observe(w *window, arrivals <-chan int) (sample, error) {
 	var m meter
 	for stream := range arrivals {
+		if stream == streamEnded {
+			break
+		}
 		begins, ends := w.add(stream)
 		var err error
 		switch {

@@ -39,7 +39,7 @@ func (p *plan) startOnce(ctx context.Context) (answer, token time.Duration, err 
 		return 0, 0, err
 	}
 	answer = time.Since(s.began)
-	err = s.complete(ctx, []int32{1, 2, 3, 4}, 1, func(event) {
+	err = s.complete(ctx, []int32{1, 2, 3, 4}, 1, nil, func(event) {
 		if token == 0 {
 			token = time.Since(s.began)
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"slices"
 )
 
@@ -33,6 +34,16 @@ func paired(a, b []float64) summary {
 		ratios[i] = a[i] / b[i]
 	}
 	return summarize(ratios)
+}
+
+// quantile is the smallest value that at least the share q of values does not
+// exceed; 0 when there are none.
+func quantile(values []float64, q float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[max(int(math.Ceil(q*float64(len(sorted))))-1, 0)]
 }
 
 // format writes median and range, each as verb says.

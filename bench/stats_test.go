@@ -36,6 +36,23 @@ func TestPairedDividesDriftOut(t *testing.T) {
 	}
 }
 
+func TestQuantile(t *testing.T) {
+	ten := []float64{10, 1, 9, 2, 8, 3, 7, 4, 6, 5}
+	for _, c := range []struct {
+		in      []float64
+		q, want float64
+	}{
+		{nil, 0.5, 0}, {[]float64{7}, 0.99, 7}, {ten, 0, 1}, {ten, 0.5, 5}, {ten, 0.9, 9}, {ten, 0.91, 10}, {ten, 0.99, 10}, {ten, 1, 10},
+	} {
+		if got := quantile(c.in, c.q); got != c.want {
+			t.Errorf("quantile(%v, %v) = %v, want %v", c.in, c.q, got, c.want)
+		}
+	}
+	if ten[0] != 10 {
+		t.Error("quantile reordered its input")
+	}
+}
+
 func TestScaleAndFormat(t *testing.T) {
 	overhead := summary{1.02, 1.01, 1.05, 5}.scale(100, -100)
 	if got, want := overhead.format("%.1f"), "2.0 (1.0–5.0)"; got != want {

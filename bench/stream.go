@@ -14,6 +14,7 @@ type event struct {
 	Text   string
 	Finish string // set on the last event of the choice
 	Tokens int    // of the whole completion, set on the usage event
+	Cached int    // of the prompt's tokens, set on the usage event
 }
 
 // maxEvent bounds one line of a stream.
@@ -52,6 +53,9 @@ func parseEvent(data []byte) (event, error) {
 		} `json:"choices"`
 		Usage *struct {
 			Tokens int `json:"completion_tokens"`
+			Prompt struct {
+				Cached int `json:"cached_tokens"`
+			} `json:"prompt_tokens_details"`
 		} `json:"usage"`
 		Error *struct {
 			Message string `json:"message"`
@@ -65,7 +69,7 @@ func parseEvent(data []byte) (event, error) {
 	}
 	var e event
 	if body.Usage != nil {
-		e.Tokens = body.Usage.Tokens
+		e.Tokens, e.Cached = body.Usage.Tokens, body.Usage.Prompt.Cached
 	}
 	if len(body.Choices) > 0 {
 		e.Text = body.Choices[0].Text

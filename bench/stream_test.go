@@ -13,7 +13,7 @@ data: {"choices":[{"index":0,"text":"a","finish_reason":null}],"usage":null}
 
 data: {"choices":[{"index":0,"text":"","finish_reason":"length"}],"usage":null}
 
-data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}
+data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5,"prompt_tokens_details":{"cached_tokens":1}}}
 
 data: [DONE]
 
@@ -23,7 +23,7 @@ data: not reached
 	if err := readStream(strings.NewReader(text), func(e event) { got = append(got, e) }); err != nil {
 		t.Fatal(err)
 	}
-	if want := []event{{Text: "a"}, {Finish: "length"}, {Tokens: 2}}; !slices.Equal(got, want) {
+	if want := []event{{Text: "a"}, {Finish: "length"}, {Tokens: 2, Cached: 1}}; !slices.Equal(got, want) {
 		t.Errorf("events %v, want %v", got, want)
 	}
 }
