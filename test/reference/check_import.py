@@ -7,6 +7,8 @@ results. A job has
     folder   the import of it
     tokens   the text, as token ids
     chunk    positions per run; 1 feeds one token at a time through the cache
+    batch    sequences per run: the text, rotated by 0, 1, 2 tokens
+             and so on; the last one is compared
 
 Every position whose logits the folder returns is compared: mean and p99 of
 KL(reference || folder) in nats, and how often both rank the same token first.
@@ -27,8 +29,8 @@ def reference(path, tokens):
     return Llama(path).logprobs(tokens)
 
 
-def run(folder, tokens, chunk):
-    """Yields (position, log-probabilities) for all returned logits."""
+def run(folder, rows, chunk):
+    """Yields (position, log-probabilities) for all returned logits of the last row."""
     with open(os.path.join(folder, "genai_config.json"), encoding="utf-8") as f:
         d = json.load(f)["model"]["decoder"]
     options = ort.SessionOptions()
@@ -44,24 +46,26 @@ def run(folder, tokens, chunk):
         for kind in ("key", "value")
     ]
     kv = np.float16 if any("float16" in i.type for i in session.get_inputs()) else np.float32
-    empty = np.zeros((1, d["num_key_value_heads"], 0, d["head_size"]), kv)
+    empty = np.zeros((len(rows), d["num_key_value_heads"], 0, d["head_size"]), kv)
     past = {name: empty for name, _ in pairs}
     names = [d["outputs"]["logits"]] + [present for _, present in pairs]
-    for start in range(0, len(tokens), chunk):
-        ids = np.array([tokens[start : start + chunk]], np.int64)
+    for start in range(0, len(rows[0]), chunk):
+        ids = np.array([row[start : start + chunk] for row in rows], np.int64)
         end = start + ids.shape[1]
-        feeds = {d["inputs"]["input_ids"]: ids, d["inputs"]["attention_mask"]: np.ones((1, end), np.int64)}
+        feeds = {d["inputs"]["input_ids"]: ids, d["inputs"]["attention_mask"]: np.ones((len(rows), end), np.int64)}
         out = session.run(names, feeds | past)
         past = {name: value for (name, _), value in zip(pairs, out[1:])}
-        logits = out[0][0]
+        logits = out[0][-1]
         for i, row in enumerate(log_softmax(logits)):
             yield end - len(logits) + i, row
 
 
 def compare(job):
-    want = reference(job["gguf"], tuple(job["tokens"]))
+    text = job["tokens"]
+    rows = [text[n:] + text[:n] for n in range(job["batch"])]
+    want = reference(job["gguf"], tuple(rows[-1]))
     kl, same = [], []
-    for position, got in run(job["folder"], job["tokens"], job["chunk"]):
+    for position, got in run(job["folder"], rows, job["chunk"]):
         w = want[position]
         kl.append(float((np.exp(w) * (w - got)).sum()))
         same.append(bool(w.argmax() == got.argmax()))

@@ -13,8 +13,8 @@
 //
 // The first term is MatMulNBits with its default zero point, which is its fast
 // path; the second is constant over a block of 32 inputs, so that its product
-// is (sum of each block of x) times a small fp32 matrix. Floating point
-// weights become fp32.
+// is (sum of each block of x) times a small fp32 matrix, which one Gemm adds to
+// the first. Floating point weights become fp32.
 //
 // For CUDA, Options.Float16 rounds what is not integer to fp16. There the
 // integers stay exact, the scales were fp16 in the file, and only offsets,

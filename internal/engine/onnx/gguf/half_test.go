@@ -102,12 +102,12 @@ func TestFloat16StaysClose(t *testing.T) {
 	var jobs []comparison
 	for _, name := range names {
 		src := tiny(t, tinySpecs[name])
-		jobs = append(jobs, comparison{src, imported(t, src, o), tokens, 20})
+		jobs = append(jobs, comparison{src, imported(t, src, o), tokens, 20, 1})
 	}
 	src := fromMake(t, "INFER_TEST_MODEL_GGUF")
 	text := prose(t)
 	names = append(names, "SmolLM2", "without offsets")
-	jobs = append(jobs, comparison{src, imported(t, src, o), text, len(text)}, comparison{src, withoutOffsets(t, src, o), text, len(text)})
+	jobs = append(jobs, comparison{src, imported(t, src, o), text, len(text), 1}, comparison{src, withoutOffsets(t, src, o), text, len(text), 1})
 	got := compare(t, jobs)
 	for i, g := range got[:len(got)-1] {
 		t.Logf("%s: %+v", names[i], g)

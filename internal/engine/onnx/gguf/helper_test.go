@@ -100,6 +100,7 @@ type comparison struct {
 	Folder string `json:"folder"`
 	Tokens []int  `json:"tokens"`
 	Chunk  int    `json:"chunk"`
+	Batch  int    `json:"batch"`
 }
 
 type divergence struct {

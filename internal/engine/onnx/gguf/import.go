@@ -15,7 +15,7 @@ import (
 
 // formatVersion changes whenever the importer writes something else for the
 // same input, so that caches are filled anew.
-const formatVersion = 1
+const formatVersion = 2
 
 const (
 	modelFile = "model.onnx"
@@ -188,10 +188,8 @@ func Fingerprint(src string, o Options) (string, error) {
 func (f *file) fingerprint(o Options) (string, error) {
 	const sample = 512
 	h := sha256.New()
-	h.Write(fmt.Appendf(nil, "gguf import %d accuracy %d all %t size %d\n", formatVersion, o.AccuracyLevel, o.AllLogits, f.size))
-	if o.Float16 { // not in the line above, so that older caches of fp32 graphs stay good
-		h.Write([]byte("float16\n"))
-	}
+	h.Write(fmt.Appendf(nil, "gguf import %d accuracy %d all %t float16 %t size %d\n",
+		formatVersion, o.AccuracyLevel, o.AllLogits, o.Float16, f.size))
 	if _, err := io.Copy(h, io.NewSectionReader(f.r, 0, f.dataStart)); err != nil {
 		return "", fmt.Errorf("fingerprint gguf: %w", err)
 	}

@@ -74,7 +74,8 @@ func named(out string) []string {
 	return []string{out}
 }
 
-// multiply is x times the transpose of w.
+// multiply is x, which has two dimensions, times the transpose of w. Without
+// offsets x may have more.
 func (b *builder) multiply(name, x, out string, w matrix) string {
 	if !w.typ.quantised() {
 		if w.table == "" {
@@ -94,8 +95,12 @@ func (b *builder) multiply(name, x, out string, w matrix) string {
 	}
 	n.out = nil
 	y := b.node(n)
-	c := b.node(node{op: "FusedMatMul", name: name + "/offset/MatMul", in: []string{b.sums(x, w.in), w.offsets}, ints: map[string]int{"transB": 1}})
-	return b.node(node{op: "Add", name: name + "/offset/Add", in: []string{y, c}, out: named(out)})
+	// One Gemm instead of FusedMatMul and Add, which passes over the result
+	// once less: SmolLM2 decodes one stream about 7 % faster and four 2 %
+	// (medians of 25 pairs), prompts as before. What is left of the correction
+	// is mostly the reading of its fp32 matrices: 13 of 140 MB a token.
+	return b.node(node{op: "Gemm", name: name + "/offset/Gemm", in: []string{b.sums(x, w.in), w.offsets, y},
+		out: named(out), ints: map[string]int{"transB": 1}})
 }
 
 // sums adds up every block of 32 of x, once for all that multiply by it.
@@ -104,7 +109,7 @@ func (b *builder) sums(x string, width int) string {
 		return s
 	}
 	blocks := b.node(node{op: "Reshape", name: x + "/blocks/Reshape",
-		in: []string{x, b.ints([]int64{4}, 0, 0, int64(width/blockLen), blockLen)}})
+		in: []string{x, b.ints([]int64{3}, 0, int64(width/blockLen), blockLen)}})
 	b.blockSum[x] = b.node(node{op: "ReduceSum", name: x + "/blocks/ReduceSum",
 		in: []string{blocks, b.ints([]int64{1}, -1)}, ints: map[string]int{"keepdims": 0}})
 	return b.blockSum[x]
@@ -175,22 +180,29 @@ func (b *builder) shift(p string, w matrix) string {
 //
 // The logits of an fp16 graph are widened there: a GPU does that for nothing,
 // and the host would need a millisecond for every ten rows.
-func (b *builder) head(embedding matrix, x string) error {
+func (b *builder) head(w matrix, x string) {
+	const p = "/lm_head"
+	if t := b.tensor("output.weight"); t != nil {
+		w = b.place(p+".weight", source{t: t})
+	}
+	dims := b.deepDims
+	if !b.o.AllLogits {
+		dims = b.ints([]int64{3}, 0, 1, -1)
+	}
+	deep := func(x, out string) string {
+		return b.node(node{op: "Reshape", name: p + "/deep/Reshape", in: []string{x, dims}, out: named(out)})
+	}
 	out := "logits"
 	if b.o.Float16 {
 		out = ""
 	}
 	var y string
-	if t := b.tensor("output.weight"); t != nil {
-		var err error
-		if y, err = b.linear("/lm_head", x, out, source{t: t}); err != nil {
-			return err
-		}
-	} else {
-		y = b.multiply("/lm_head", x, out, embedding)
+	if w.offsets != "" {
+		y = deep(b.multiply(p, x, "", w), out)
+	} else { // the smaller side: a Reshape that makes an output of the graph copies
+		y = b.multiply(p, deep(x, ""), out, w)
 	}
 	if b.o.Float16 {
-		b.node(node{op: "Cast", name: "/lm_head/Cast", in: []string{y}, out: []string{"logits"}, ints: map[string]int{"to": elemFloat}})
+		b.node(node{op: "Cast", name: p + "/Cast", in: []string{y}, out: []string{"logits"}, ints: map[string]int{"to": elemFloat}})
 	}
-	return nil
 }

@@ -27,9 +27,9 @@ func TestRealModelIsLossless(t *testing.T) {
 	fast := imported(t, src, Options{AccuracyLevel: 4})
 	broken := withoutOffsets(t, src, Options{AccuracyLevel: 4, AllLogits: true})
 	got := compare(t, []comparison{
-		{src, exact, tokens, len(tokens)},
-		{src, fast, tokens, 1}, // one token at a time, through the cache
-		{src, broken, tokens, len(tokens)},
+		{src, exact, tokens, len(tokens), 1},
+		{src, fast, tokens, 1, 1}, // one token at a time, through the cache
+		{src, broken, tokens, len(tokens), 1},
 	})
 	t.Logf("level 0 %+v, level 4 %+v, without offsets %+v", got[0], got[1], got[2])
 	for i, limit := range []float64{exactKL, int8KL} {
@@ -84,6 +84,9 @@ var tinySpecs = map[string]gguftest.Spec{
 	"heads of 48":       {Type: gguftest.Q4_1, HeadDim: 48},
 }
 
+// TestEveryTypeIsLossless runs one sequence in parts, then three at once of
+// which the last is compared: a mistake in how their rows become one matrix and
+// sequences again would show.
 func TestEveryTypeIsLossless(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	tokens := make([]int, 48)
@@ -94,10 +97,10 @@ func TestEveryTypeIsLossless(t *testing.T) {
 	var jobs []comparison
 	for _, name := range sortedKeys(tinySpecs) {
 		src := tiny(t, tinySpecs[name])
-		names = append(names, name+", all logits", name+", last logits")
-		jobs = append(jobs,
-			comparison{src, imported(t, src, Options{AllLogits: true}), tokens, 20},
-			comparison{src, imported(t, src, Options{}), tokens, 3}) // every third position
+		all, last := imported(t, src, Options{AllLogits: true}), imported(t, src, Options{})
+		names = append(names, name+", all logits", name+", every third", name+", a prompt of three", name+", three streams")
+		jobs = append(jobs, comparison{src, all, tokens, 20, 1}, comparison{src, last, tokens, 3, 1},
+			comparison{src, all, tokens, 48, 3}, comparison{src, last, tokens, 1, 3})
 	}
 	linear := gguftest.Model(gguftest.Spec{Type: gguftest.Q8_0})
 	linear.Set("llama.rope.scaling.type", "linear")
@@ -106,10 +109,10 @@ func TestEveryTypeIsLossless(t *testing.T) {
 	if err := linear.Write(src); err != nil {
 		t.Fatal(err)
 	}
-	names, jobs = append(names, "linear rope"), append(jobs, comparison{src, imported(t, src, Options{AllLogits: true}), tokens, 48})
+	names, jobs = append(names, "linear rope"), append(jobs, comparison{src, imported(t, src, Options{AllLogits: true}), tokens, 48, 1})
 	for i, got := range compare(t, jobs) {
 		want := len(tokens)
-		if strings.HasSuffix(names[i], "last logits") {
+		if strings.HasSuffix(names[i], "every third") {
 			want /= 3
 		}
 		if got.Positions != want || !(got.MeanKL <= exactKL) {
@@ -131,10 +134,10 @@ func TestFaultsAreSeen(t *testing.T) {
 	factors := tiny(t, gguftest.Spec{RopeFactors: true, Type: gguftest.F16})
 	faults := []string{"rows of Q and K left in pairs", "offsets dropped", "rope factors dropped", "another epsilon"}
 	got := compare(t, []comparison{
-		{q41, spoilt(t, q41, o, func(m *llama) { m.paired = 0 }), tokens, 48},
-		{q41, withoutOffsets(t, q41, o), tokens, 48},
-		{factors, spoilt(t, factors, o, func(m *llama) { m.ropeFactors = nil }), tokens, 48},
-		{q41, spoilt(t, q41, o, func(m *llama) { m.eps = 1 }), tokens, 48},
+		{q41, spoilt(t, q41, o, func(m *llama) { m.paired = 0 }), tokens, 48, 1},
+		{q41, withoutOffsets(t, q41, o), tokens, 48, 1},
+		{factors, spoilt(t, factors, o, func(m *llama) { m.ropeFactors = nil }), tokens, 48, 1},
+		{q41, spoilt(t, q41, o, func(m *llama) { m.eps = 1 }), tokens, 48, 1},
 	})
 	for i, g := range got {
 		if g.MeanKL <= 10*exactKL {
