@@ -208,6 +208,7 @@ func (c Config) command(socket string, sleep bool) command {
 			args = append(append(args, flag), value...)
 		}
 	}
+	add("--enable-prompt-tokens-details") // how much of a prompt came from the cache
 	if c.MemoryUtilization > 0 {
 		add("--gpu-memory-utilization", strconv.FormatFloat(c.MemoryUtilization, 'g', -1, 64))
 	}

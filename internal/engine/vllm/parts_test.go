@@ -68,9 +68,9 @@ func TestPhasesFromLines(t *testing.T) {
 		progress float64
 		detail   string
 	}{
-		{"(APIServer pid=1) INFO 11-24 17:20:04 [api_utils.py:286] non-default args: {}", engine.Starting, -1, "non-default args: {}"},
-		{"(APIServer pid=1) WARNING 11-24 17:20:18 [vllm.py:1703] Enforce eager set, disabling torch.compile", engine.Starting, -1, "non-default args: {}"},
-		{"something that no release has said before 55%", engine.Starting, -1, "non-default args: {}"},
+		{"(APIServer pid=1) INFO 11-24 17:20:04 [api_utils.py:286] non-default args: {}", engine.Starting, -1, "reading the configuration"},
+		{"(APIServer pid=1) WARNING 11-24 17:20:18 [vllm.py:1703] Enforce eager set, disabling torch.compile", engine.Starting, -1, "reading the configuration"},
+		{"something that no release has said before 55%", engine.Starting, -1, "reading the configuration"},
 		{"(Worker pid=3) INFO 11-24 17:20:43 [m.py:68] Starting to load model m...", engine.Loading, -1, "Starting to load model m..."},
 		{"Fetching 5 files:  40%|████      | 2/5 [00:10<00:15]", engine.Pulling, 0.4, "Fetching 5 files:"},
 		{"Loading safetensors checkpoint shards:  50% Completed | 1/2 [00:00<00:00,  1.35it/s]", engine.Loading, 0.5, "Loading safetensors"},
@@ -317,7 +317,7 @@ func TestConfigFaultsComeTogether(t *testing.T) {
 func TestCommand(t *testing.T) {
 	c := Config{Model: "Qwen/Qwen3-0.6B", LoRA: []string{"a=x/y"}, MemoryUtilization: 0.85, MaxModelLen: 4096, Args: []string{"--max-model-len", "512", "--max-num-seqs=8"}}
 	got := c.command("/s", true)
-	want := "serve Qwen/Qwen3-0.6B --uds /s --served-model-name Qwen3-0.6B Qwen/Qwen3-0.6B --gpu-memory-utilization 0.85" +
+	want := "serve Qwen/Qwen3-0.6B --uds /s --served-model-name Qwen3-0.6B Qwen/Qwen3-0.6B --enable-prompt-tokens-details --gpu-memory-utilization 0.85" +
 		" --enable-lora --max-loras 1 --lora-modules a=x/y --enable-sleep-mode --max-model-len 512 --max-num-seqs=8"
 	if s := strings.Join(got.args, " "); s != want {
 		t.Errorf("got  %s\nwant %s", s, want)

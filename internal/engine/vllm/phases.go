@@ -1,6 +1,7 @@
 package vllm
 
 import (
+	"cmp"
 	"strings"
 	"sync"
 	"time"
@@ -14,34 +15,35 @@ import (
 type stem struct {
 	text  string
 	phase engine.Phase
+	says  string // instead of the line, which may hold settings
 }
 
 var stems = []stem{
-	{"vLLM server version", engine.Starting},
-	{"non-default args", engine.Starting},
-	{"Resolved architecture", engine.Starting},
-	{"Initializing a V1 LLM engine", engine.Starting},
-	{"Downloading ", engine.Pulling},
-	{"Fetching ", engine.Pulling},
-	{"Time spent downloading weights", engine.Pulling},
-	{"Starting to load model", engine.Loading},
-	{"Prefetching checkpoint files", engine.Loading},
-	{"checkpoint shards", engine.Loading},
-	{"Loading weights took", engine.Loading},
-	{"Model loading took", engine.Loading},
-	{"Dynamo bytecode transform", engine.Compiling},
-	{"torch.compile", engine.Compiling},
-	{"Directly load the compiled graph", engine.Compiling},
-	{"Compiling a graph", engine.Compiling},
-	{"Initial profiling/warmup", engine.Compiling},
-	{"Available KV cache memory", engine.Compiling},
-	{"KV cache size", engine.Compiling},
-	{"Capturing CUDA graph", engine.Compiling},
-	{"Graph capturing finished", engine.Compiling},
-	{"init engine (", engine.Compiling},
-	{"Supported tasks:", engine.Warming},
-	{"Starting vLLM server on", engine.Warming},
-	{"Application startup complete", engine.Warming},
+	{"vLLM server version", engine.Starting, "reading the configuration"},
+	{"non-default args", engine.Starting, "reading the configuration"},
+	{"Resolved architecture", engine.Starting, ""},
+	{"Initializing a V1 LLM engine", engine.Starting, "starting the engine process"},
+	{"Downloading ", engine.Pulling, ""},
+	{"Fetching ", engine.Pulling, ""},
+	{"Time spent downloading weights", engine.Pulling, ""},
+	{"Starting to load model", engine.Loading, ""},
+	{"Prefetching checkpoint files", engine.Loading, ""},
+	{"checkpoint shards", engine.Loading, ""},
+	{"Loading weights took", engine.Loading, ""},
+	{"Model loading took", engine.Loading, ""},
+	{"Dynamo bytecode transform", engine.Compiling, ""},
+	{"torch.compile", engine.Compiling, ""},
+	{"Directly load the compiled graph", engine.Compiling, ""},
+	{"Compiling a graph", engine.Compiling, ""},
+	{"Initial profiling/warmup", engine.Compiling, ""},
+	{"Available KV cache memory", engine.Compiling, ""},
+	{"KV cache size", engine.Compiling, ""},
+	{"Capturing CUDA graph", engine.Compiling, ""},
+	{"Graph capturing finished", engine.Compiling, ""},
+	{"init engine (", engine.Compiling, ""},
+	{"Supported tasks:", engine.Warming, ""},
+	{"Starting vLLM server on", engine.Warming, ""},
+	{"Application startup complete", engine.Warming, ""},
 }
 
 // rank orders the phases. A download may come after the loading began.
@@ -85,7 +87,7 @@ func (t *tracker) line(line string) {
 		if !strings.Contains(line, s.text) || rank(s.phase) < rank(t.phase) {
 			continue
 		}
-		t.phase, t.detail, t.progress = s.phase, oneLine(plain(line)), percent(line)
+		t.phase, t.detail, t.progress = s.phase, cmp.Or(s.says, oneLine(plain(line))), percent(line)
 		if len(t.detail) > 200 {
 			t.detail = strings.ToValidUTF8(t.detail[:200], "") + "…"
 		}
