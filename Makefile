@@ -16,6 +16,7 @@ MINILM := $(CACHE)/models/all-minilm-l6-v2-int8
 VLLM := $(CACHE)/vllm-$(shell cat scripts/vllm.txt scripts/vllm.sh | cksum | cut -d' ' -f1)
 VLLM_MODEL := $(CACHE)/models/smollm2-135m-instruct-hf
 PYTHON := $(CACHE)/python-$(shell cksum test/requirements.txt | cut -d' ' -f1)/bin/python
+SUITES := base,streams,mixed,prefix,structured,embeddings
 INFER_LISTEN ?= 127.0.0.1:8080
 
 # What the tests need to run the real model and the real clients.
@@ -49,6 +50,8 @@ test: check $(LIBRARY) $(GGUF) $(MINILM) $(PYTHON) ## everything a change must p
 test-real: $(LIBRARY) $(GGUF) $(MINILM) $(ONNX_CUDA) $(VLLM_MODEL) ## the long runs: soak and benchmarks with the real model
 	cd test/clients && go vet -tags soak ./... && go test -count=1 -tags soak -timeout 20m -run Soak -v ./...
 	go test -run '^$$' -bench . -benchtime 1x ./...
+	go -C bench test -count=1 ./...
+	$(MAKE) bench ARGS='--suite $(SUITES) --repeats 1 --settings 1 --prompt 64 --steps 16'
 	go vet -tags real,gpu ./...
 	go test -count=1 -tags real -timeout 40m -v ./test/vllm
 	go test -count=1 -tags real ./internal/engine/onnx/ort
@@ -64,8 +67,9 @@ check: ## formatting, analysis, known vulnerabilities
 	@scripts/need.sh
 	@scripts/check.sh
 
-bench: $(LIBRARY) $(GGUF) $(MINILM) ## every Go benchmark
-	go test -run '^$$' -bench . ./...
+bench: build $(LIBRARY) $(GGUF) $(MINILM) $(PYTHON) ## measure infer beside other engines (ARGS); see bench/README.md
+	cd bench && go run . --llama "$$(../scripts/fetch-llama.sh '$(CACHE)/llama.cpp/v0.5.0')" --model '$(GGUF)' \
+		--library '$(LIBRARY)' --cache '$(CACHE)' --json ../bin/bench.json $(ARGS)
 
 clean: ## remove what was built; the cache outside the checkout stays
 	rm -rf bin
