@@ -236,3 +236,25 @@ func TestRequestIDReachesTheEngine(t *testing.T) {
 		}
 	}
 }
+
+// gone is a client's end whose context does not end with it.
+type gone struct{ notes }
+
+func (*gone) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
+
+// A client that cannot be written to has left, whatever the engine says then.
+func TestLostClient(t *testing.T) {
+	f := newFixture(t, config(), ready(1), say)
+	for name, contentType := range map[string]string{"stream": "text/event-stream", "whole": "application/json"} {
+		x := newExchange(f.Server, &gone{notes{header: http.Header{}}}, httptest.NewRequest(http.MethodPost, "/v1/chat/completions", nil))
+		x.stream = true
+		rl := newRelay(x, x)
+		rl.Header().Set("Content-Type", contentType)
+		if _, err := rl.Write([]byte("data: 1\n\n")); err == nil {
+			t.Errorf("%s: the engine was not told", name)
+		}
+		if half := rl.finish(http.ErrAbortHandler, nil); half || !x.gone || x.cut != byClient {
+			t.Errorf("%s: half %v, gone %v, cut by %q", name, half, x.gone, x.cut)
+		}
+	}
+}
