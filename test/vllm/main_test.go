@@ -123,8 +123,12 @@ func serve(t *testing.T, args ...string) *server {
 
 // state is what a probe says.
 type state struct {
-	Status, Phase, Cause, Detail, Message string
-	Remaining                             float64 `json:"remaining_seconds"`
+	Status    string  `json:"status"`
+	Phase     string  `json:"phase"`
+	Cause     string  `json:"cause"`
+	Detail    string  `json:"detail"`
+	Message   string  `json:"message"`
+	Remaining float64 `json:"remaining_seconds"`
 }
 
 func (s *server) probe() (code int, st state) {

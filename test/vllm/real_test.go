@@ -54,9 +54,6 @@ func start(t *testing.T) *server {
 	return serve(t, append(args, vllmFlags...)...)
 }
 
-// tokens counts the chunks of a chat stream that have text.
-func tokens(stream string) int { return strings.Count(stream, `"delta":{"content":"`) }
-
 func starts(t *testing.T, s *server) {
 	_, first := s.until("an answer", 5*time.Second, func(code int, _ state) bool { return code == 503 })
 	t.Logf("first answer after %v", first)
@@ -226,12 +223,13 @@ func TestRealSidecar(t *testing.T) {
 	s := serve(t, "--vllm-url=unix://"+socket, "--grace=3m")
 	s.until("waiting", 30*time.Second, func(code int, st state) bool { return code == 503 && strings.Contains(st.Detail, "waiting for") })
 	s.until("ready", startTimeout, ready)
+	compare(t, socket, s.url)
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			_, text := s.post(context.WithoutCancel(t.Context()), "/v1/chat/completions", `{"stream":true,"max_tokens":60,`+story+`}`)
-			if n := tokens(text); n < 58 || strings.Contains(text, `"error"`) || !strings.HasSuffix(text, "data: [DONE]\n\n") {
-				t.Errorf("%d tokens; the stream ends with %q", n, text[max(0, len(text)-300):])
+			_, text := s.post(context.WithoutCancel(t.Context()), "/v1/chat/completions", `{"stream":true,"stream_options":{"include_usage":true},"max_tokens":60,`+story+`}`)
+			if !strings.Contains(text, `"completion_tokens":60`) || strings.Contains(text, `"error"`) || !strings.HasSuffix(text, "data: [DONE]\n\n") {
+				t.Errorf("the stream ends with %q", text[max(0, len(text)-300):])
 			}
 		})
 	}
@@ -251,6 +249,25 @@ func TestRealSidecar(t *testing.T) {
 	end()
 	_, took = s.until("the loss", 30*time.Second, func(code int, st state) bool { return code == 503 && st.Phase == "starting" })
 	t.Logf("loss of the sidecar noticed after %v", took)
+}
+
+// compare lets OpenAI's Python client ask vLLM itself and infer in front of
+// it. They differ only in how errors are told.
+func compare(t *testing.T, socket, url string) {
+	t.Helper()
+	python := filepath.Join(filepath.Dir(fromMake(t, "INFER_TEST_VLLM")), "python")
+	out, err := exec.CommandContext(t.Context(), python, "compare.py", socket, url).CombinedOutput()
+	if err != nil {
+		t.Fatalf("compare.py: %v\n%s", err, out)
+	}
+	t.Logf("differences:\n%s", out)
+	want, err := os.ReadFile("testdata/differences.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(out) != string(want) {
+		t.Errorf("the differences are not those of testdata/differences.txt")
+	}
 }
 
 // What vLLM refuses to start with is said in one line, with exit code 69.

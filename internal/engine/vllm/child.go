@@ -104,7 +104,11 @@ func (ch *child) reapOrphans(ctx context.Context) {
 	for {
 		select {
 		case <-tick.C:
-			if members, err := ch.family.members(); err == nil {
+			members, err := ch.family.members()
+			if os.Getpid() == 1 { // then every orphan of the container is ours
+				members, err = procs()
+			}
+			if err == nil {
 				ch.family.reap(members)
 			}
 		case <-ctx.Done():

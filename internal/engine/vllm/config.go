@@ -83,6 +83,9 @@ func (c Config) Validate() error {
 		if _, err := newUpstream(c.URL, ""); err != nil {
 			fault("vllm-url: %w", err)
 		}
+		if len(c.Names) > 0 {
+			fault("served-model-name: the vLLM at %s has names of its own", c.URL)
+		}
 		if len(c.Args) > 0 || len(c.LoRA) > 0 {
 			fault("vllm-url: arguments after -- and --lora are for a vLLM that infer starts; give them to the one at %s", c.URL)
 		}

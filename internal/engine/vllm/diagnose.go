@@ -113,7 +113,8 @@ func (s symptom) whileReady() bool {
 }
 
 func (s symptom) failure(e ending, line string) *engine.Failure {
-	f := &engine.Failure{Cause: s.cause, Retryable: s.retryable, Remedy: s.remedy, Message: "vllm: " + clip(plain(line), 300)}
+	f := &engine.Failure{Cause: s.cause, Retryable: s.retryable, Remedy: s.remedy,
+		Message: "vllm: " + clip(strings.TrimPrefix(plain(line), "vllm: "), 300)}
 	if s.cause == engine.CauseOutOfMemoryAtStart && e.ready {
 		f.Cause, f.Retryable = engine.CauseOutOfMemoryAtRun, true
 		f.Remedy = "lower GPU_MEMORY_UTILIZATION or --max-num-seqs, so that the engine has room for what a request needs"
