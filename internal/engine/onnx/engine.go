@@ -162,7 +162,7 @@ func (e *Engine) schedule(ctx context.Context, lib *ort.Library, m *model, l *li
 		return warmFailure(err)
 	}
 	e.log.Info("model ready", "model", l.model.ID, "onnx_runtime", lib.Version(), "device", m.device(),
-		"slots", m.slots, "context_tokens", m.context, "kv_cache_bytes", m.kvBytes(),
+		"slots", m.slots, "context_tokens", m.context, "kv_cache_bytes", m.kvBytes(), "huge_page_bytes", m.sess.HugePageBytes(),
 		"load_seconds", time.Since(began).Seconds(), "warm_seconds", warm.Seconds())
 	e.live.Store(l)
 	e.publish(engine.Status{Phase: engine.Ready, Progress: 1, Slots: m.slots, Models: e.models(l.model)})

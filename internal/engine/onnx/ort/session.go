@@ -66,6 +66,7 @@ type Session struct {
 	dev     *C.OrtMemoryInfo // where device buffers live; nil on the CPU
 	inputs  []ValueInfo
 	outputs []ValueInfo
+	huge    int // bytes in huge pages
 }
 
 // NewSession loads the model file at path.
@@ -76,6 +77,7 @@ func (l *Library) NewSession(path string, c SessionConfig) (*Session, error) {
 		}
 	}
 	s := &Session{lib: l}
+	before, _ := anonymous() // without it, nothing is moved
 	if err := s.create(path, c); err != nil {
 		if c.CUDA && aboutCUDA(err) {
 			return nil, fmt.Errorf("%w: %w", ErrNoCUDA, err)
@@ -86,8 +88,14 @@ func (l *Library) NewSession(path string, c SessionConfig) (*Session, error) {
 		s.Close()
 		return nil, err
 	}
+	if !c.CUDA && before != nil {
+		s.huge = collapse(before)
+	}
 	return s, nil
 }
+
+// HugePageBytes is how much of the packed weights lies in huge pages.
+func (s *Session) HugePageBytes() int { return s.huge }
 
 func (s *Session) create(path string, c SessionConfig) error {
 	entries := map[string]string{

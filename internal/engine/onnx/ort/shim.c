@@ -68,6 +68,7 @@ static OrtStatus *append_cuda(const OrtApi *a, OrtSessionOptions *o, const ort_s
 static OrtStatus *configure(const OrtApi *a, OrtSessionOptions *o, const ort_session_config *c) {
   TRY(a->SetIntraOpNumThreads(o, c->threads));
   TRY(a->SetInterOpNumThreads(o, 1));
+  TRY(a->DisableMemPattern(o));  // shapes grow with every token: a plan a length costs more than it saves
   TRY(a->SetSessionExecutionMode(o, ORT_SEQUENTIAL));
   TRY(a->SetSessionGraphOptimizationLevel(o, (GraphOptimizationLevel)c->level));
   for (size_t i = 0; i < c->entries; i++) TRY(a->AddSessionConfigEntry(o, c->keys[i], c->values[i]));
