@@ -234,8 +234,14 @@ func (f *fakeAPI) routes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"version":"0.32.0"}`)) })
 	mux.HandleFunc("GET /v1/models", f.models)
 	mux.HandleFunc("GET /metrics", f.metrics)
-	mux.HandleFunc("POST /v1/chat/completions", f.complete)
-	mux.HandleFunc("POST /v1/completions", f.complete)
+	if f.has("embed") {
+		mux.HandleFunc("POST /v1/embeddings", func(w http.ResponseWriter, _ *http.Request) {
+			fakeJSON(w, 200, `{"data":[{"embedding":[1]}],"usage":{"prompt_tokens":3,"total_tokens":3}}`)
+		})
+	} else {
+		mux.HandleFunc("POST /v1/chat/completions", f.complete)
+		mux.HandleFunc("POST /v1/completions", f.complete)
+	}
 	mux.HandleFunc("POST /tokenize", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"tokens":[1,2]}`)) })
 	if os.Getenv("VLLM_SERVER_DEV_MODE") == "1" {
 		mux.HandleFunc("POST /sleep", func(_ http.ResponseWriter, _ *http.Request) { f.asleep.Store(true) })

@@ -200,6 +200,55 @@ func TestAdaptersAreModels(t *testing.T) {
 	}
 }
 
+// A model that embeds is warmed up and served as one.
+func TestEmbeddingModel(t *testing.T) {
+	r := run(t, fakeConfig(t, "embed"), nil)
+	r.until(phase(engine.Ready))
+	var m counting
+	if w, _ := r.post(t.Context(), &m, "/v1/embeddings", `{"input":"x"}`); w.Code != 200 || m.prompt.Load() != 3 {
+		t.Errorf("HTTP %d, %d prompt tokens: %s", w.Code, m.prompt.Load(), w.Body)
+	}
+	if w, _ := r.post(t.Context(), &m, "/v1/chat/completions", chatBody); w.Code != 404 || !strings.Contains(w.Body.String(), "route_not_found") {
+		t.Errorf("HTTP %d: %s", w.Code, w.Body)
+	}
+}
+
+// Twenty streams run on while the server waits for them, and a stop that cuts
+// them ends the child all the same.
+func TestTwentyStreams(t *testing.T) {
+	r := run(t, fakeConfig(t, ""), nil)
+	r.until(phase(engine.Ready))
+	var wg sync.WaitGroup
+	var whole, cut counting
+	for range 20 {
+		wg.Go(func() {
+			if w, aborted := r.post(t.Context(), &whole, "/v1/chat/completions", chatBody); aborted || !strings.HasSuffix(w.Body.String(), "data: [DONE]\n\n") {
+				t.Errorf("aborted %v: %s", aborted, tail(w.Body.String()))
+			}
+		})
+	}
+	wg.Wait()
+	if n := whole.tokens.Load(); n != 400 {
+		t.Errorf("%d tokens of twenty streams, want 400", n)
+	}
+	for range 20 {
+		wg.Go(func() {
+			w, aborted := r.post(context.Background(), &cut, "/v1/chat/completions", strings.Replace(chatBody, "20", "100000", 1))
+			if text := w.Body.String(); !aborted || (text != "" && !strings.HasSuffix(text, "\n\n")) {
+				t.Errorf("aborted %v: %s", aborted, tail(text))
+			}
+		})
+	}
+	for cut.tokens.Load() < 100 {
+		<-time.After(time.Millisecond)
+	}
+	r.stop()
+	wg.Wait()
+	if err := r.result(); err != nil {
+		t.Errorf("Run() = %v", err)
+	}
+}
+
 func TestMetrics(t *testing.T) {
 	r := run(t, fakeConfig(t, "once fail=limited"), nil)
 	reg := prometheus.NewRegistry()
