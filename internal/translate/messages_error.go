@@ -11,16 +11,28 @@ import (
 type messagesError struct {
 	Type  string `json:"type"` // always error
 	Error struct {
-		Type    string `json:"type"`
-		Message string `json:"message"`
+		Type    string         `json:"type"`
+		Message string         `json:"message"`
+		Details *threadRefused `json:"details,omitzero"`
 	} `json:"error"`
 	RequestID string `json:"request_id,omitzero"`
+}
+
+// threadRefused tells a client that asked for a conversation kept by the server
+// to send all of it each time. Anthropic's tool runners ask for one by
+// themselves, and go on without it only after these details.
+type threadRefused struct {
+	Code        string   `json:"error_code"`
+	Unsupported []string `json:"unsupported"`
 }
 
 // messagesFault says e in Anthropic's words.
 func messagesFault(e *openai.Error, requestID string) messagesError {
 	m := messagesError{Type: "error", RequestID: requestID}
 	m.Error.Message = e.Message
+	if e.Param == "thread" && e.Code == openai.CodeUnsupported {
+		m.Error.Details = &threadRefused{"thread_unsupported_request", []string{e.Param}}
+	}
 	switch {
 	case e.Status == http.StatusRequestEntityTooLarge:
 		m.Error.Type = "request_too_large"

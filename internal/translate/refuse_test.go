@@ -106,6 +106,14 @@ func TestMessagesRefusals(t *testing.T) {
 	}
 }
 
+// A client that asks for a thread learns that it must send the whole
+// conversation.
+func TestThreadRefused(t *testing.T) {
+	wantRefused(t, Messages, `{"max_tokens":1,"messages":[{"role":"user","content":"q"}],"thread":{"type":"create"}}`,
+		`{"type":"error","error":{"type":"invalid_request_error","message":"thread is not supported here; leave it out",`+
+			`"details":{"error_code":"thread_unsupported_request","unsupported":["thread"]}},"request_id":"req"}`)
+}
+
 // What the chat handler refuses reaches the client with its status, in its
 // protocol and in the words of its request.
 func TestChatRefuses(t *testing.T) {
