@@ -16,6 +16,7 @@ MINILM := $(CACHE)/models/all-minilm-l6-v2-int8
 VLLM := $(CACHE)/vllm-$(shell cat scripts/vllm.txt scripts/vllm.sh | cksum | cut -d' ' -f1)
 VLLM_MODEL := $(CACHE)/models/smollm2-135m-instruct-hf
 PYTHON := $(CACHE)/python-$(shell cksum test/requirements.txt | cut -d' ' -f1)/bin/python
+NODE_MODULES := $(CACHE)/node-$(shell cksum test/clients/node/package-lock.json | cut -d' ' -f1)/node_modules
 SUITES := base,streams,mixed,prefix,structured,embeddings
 INFER_LISTEN ?= 127.0.0.1:8080
 
@@ -25,6 +26,7 @@ export INFER_TEST_EMBEDDING_MODEL := $(MINILM)
 export INFER_TEST_ONNXRUNTIME := $(LIBRARY)
 export INFER_TEST_ONNXRUNTIME_CUDA := $(ONNX_CUDA)
 export INFER_TEST_PYTHON := $(PYTHON)
+export INFER_TEST_NODE_MODULES := $(NODE_MODULES)
 export INFER_TEST_VLLM := $(VLLM)/bin/vllm
 export INFER_TEST_VLLM_MODEL := $(VLLM_MODEL)
 
@@ -43,7 +45,7 @@ build: ## build bin/infer
 	@scripts/need.sh
 	@go build -trimpath -buildvcs=auto -o bin/infer ./cmd/infer
 
-test: check $(LIBRARY) $(GGUF) $(MINILM) $(PYTHON) ## everything a change must pass
+test: check $(LIBRARY) $(GGUF) $(MINILM) $(PYTHON) $(NODE_MODULES) ## everything a change must pass
 	go test -race ./...
 	cd test/clients && go vet ./... && go test -count=1 ./...
 
@@ -88,6 +90,9 @@ $(MINILM):
 
 $(PYTHON):
 	@scripts/python.sh test/requirements.txt '$@'
+
+$(NODE_MODULES):
+	@scripts/node.sh test/clients/node '$@'
 
 $(VLLM):
 	@scripts/vllm.sh '$@'
