@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -42,6 +43,9 @@ func main() {
 
 func run(ctx context.Context, args []string, out io.Writer) error {
 	raiseFiles()
+	if filepath.Base(os.Args[0]) == "vllm" { // infer starts it
+		return runVLLM(ctx, args)
+	}
 	if len(args) > 0 {
 		if role, ok := roles[args[0]]; ok {
 			return role(ctx, args[1:])

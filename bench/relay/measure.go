@@ -33,6 +33,10 @@ func (p *plan) measure(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(b.folder)) }()
+	// infer starts this program as its vLLM.
+	if err := os.Symlink(b.self, filepath.Join(b.folder, "vllm")); err != nil {
+		return err
+	}
 	if _, err := exec.LookPath(p.nginx); err != nil {
 		b.arms = slices.DeleteFunc(b.arms, func(a string) bool { return strings.HasPrefix(a, "nginx") })
 		_, _ = fmt.Fprintln(b.out, "nginx is not installed and left out")
@@ -55,6 +59,9 @@ func (p *plan) measure(ctx context.Context) (err error) {
 	}
 	for _, n := range p.open {
 		for _, arm := range b.arms {
+			if strings.HasSuffix(arm, "-tcp") {
+				continue
+			}
 			if err := b.memory(ctx, arm, n); err != nil {
 				return fmt.Errorf("%s, %d open streams: %w", arm, n, err)
 			}
@@ -90,12 +97,16 @@ func (b *bench) arm(ctx context.Context, name string) (p *process, address strin
 	case "nginx":
 		p, err = b.startNginx(address, to)
 	case "infer":
-		at := "http://" + to
-		if path, ok := strings.CutPrefix(to, "unix:"); ok {
-			at = "unix://" + path
+		if tcp {
+			p, err = start(b.folder, b.infer, append(inferFlags(address), "--vllm-url=http://"+to)...)
+			break
 		}
-		p, err = start(b.folder, b.infer, "serve", "--engine=vllm", "--vllm-url="+at, "--listen="+address,
-			"--max-concurrency=8192", "--max-queue=8192", "--log-format=json")
+		// A vLLM of its own, which is told how many streams to expect: by
+		// default 256 run and the rest would wait.
+		p, err = start(b.folder, b.infer, append(inferFlags(address), "--model=m", "--", "--max-num-seqs=8192")...)
+		if err == nil {
+			p.alone = true
+		}
 	default:
 		err = fmt.Errorf("no arm %q", name)
 	}
@@ -107,6 +118,10 @@ func (b *bench) arm(ctx context.Context, name string) (p *process, address strin
 		return nil, "", fmt.Errorf("%s: %w", name, err)
 	}
 	return p, address, nil
+}
+
+func inferFlags(address string) []string {
+	return []string{"serve", "--engine=vllm", "--listen=" + address, "--max-queue=8192"}
 }
 
 func (b *bench) startNginx(address, to string) (*process, error) {

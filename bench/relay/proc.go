@@ -15,8 +15,9 @@ import (
 
 // process is one arm, or the upstream, with its children.
 type process struct {
-	cmd *exec.Cmd
-	log *os.File
+	cmd   *exec.Cmd
+	log   *os.File
+	alone bool // its children are not part of the arm
 }
 
 // start runs a program in a group of its own.
@@ -27,24 +28,31 @@ func start(folder, name string, args ...string) (*process, error) {
 	}
 	cmd := exec.Command(name, args...)
 	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = append(os.Environ(), "PATH="+folder+":"+os.Getenv("PATH"))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return nil, errors.Join(err, log.Close())
 	}
-	return &process{cmd, log}, nil
+	return &process{cmd: cmd, log: log}, nil
 }
 
 // stop ends the whole group and waits for its leader.
 func (p *process) stop() {
-	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
-	_ = p.cmd.Wait() // it was killed
+	if p.alone { // it has groups of its own to end
+		_ = p.cmd.Process.Signal(syscall.SIGTERM)
+		kill := time.AfterFunc(10*time.Second, func() { _ = p.cmd.Process.Kill() })
+		defer kill.Stop()
+	} else {
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+	}
+	_ = p.cmd.Wait() // it was told to end
 	_ = p.log.Close()
 }
 
 // group lists the processes of the arm.
 func (p *process) group() []string {
 	pids := []string{strconv.Itoa(p.cmd.Process.Pid)}
-	for i := 0; i < len(pids); i++ {
+	for i := 0; i < len(pids) && !p.alone; i++ {
 		b, err := os.ReadFile("/proc/" + pids[i] + "/task/" + pids[i] + "/children")
 		if err == nil {
 			pids = append(pids, strings.Fields(string(b))...)

@@ -62,6 +62,16 @@ func serve(ctx context.Context, h http.Handler, addresses ...string) error {
 	}
 }
 
+// runVLLM is the upstream under the command line of vLLM.
+func runVLLM(ctx context.Context, args []string) error {
+	for i, a := range args {
+		if a == "--uds" && i+1 < len(args) {
+			return serve(ctx, upstream(), "unix:"+args[i+1])
+		}
+	}
+	return fmt.Errorf("no --uds in %q", args)
+}
+
 // runCopy copies bytes between each client and the upstream: as little as a Go
 // program in the middle can do.
 func runCopy(ctx context.Context, a []string) error {

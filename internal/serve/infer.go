@@ -53,9 +53,40 @@ func (s *Server) engine(admit admit, timed bool, translators ...func(http.Handle
 			r.Header = r.Header.Clone()
 			r.Header.Set("X-Request-Id", x.id)
 		}
-		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+		r.Body, r.ContentLength = newBody(body), int64(len(body))
 		next.ServeHTTP(x, r)
 	}
+}
+
+// body is a request's body that was read before. It is let go once the engine
+// has read it, which has made its own of it: a stream may last for hours.
+type body struct{ bytes.Reader }
+
+func newBody(b []byte) *body {
+	var r body
+	r.Reset(b)
+	return &r
+}
+
+// Read implements io.Reader.
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if err == io.EOF {
+		b.Reset(nil)
+	}
+	return n, err
+}
+
+// WriteTo implements io.WriterTo.
+func (b *body) WriteTo(w io.Writer) (int64, error) {
+	defer b.Reset(nil)
+	return b.Reader.WriteTo(w)
+}
+
+// Close implements io.Closer.
+func (b *body) Close() error {
+	b.Reset(nil)
+	return nil
 }
 
 // ask admits an understood request and relays it. w is the exchange, or a

@@ -258,3 +258,25 @@ func TestLostClient(t *testing.T) {
 		}
 	}
 }
+
+// The bytes of a prompt are let go when the engine has them, also when it reads
+// them as an io.Copy does.
+func TestBodyIsLetGo(t *testing.T) {
+	for name, read := range map[string]func(io.Reader) (string, error){
+		"ReadAll": func(r io.Reader) (string, error) { b, err := io.ReadAll(r); return string(b), err },
+		"WriteTo": func(r io.Reader) (string, error) {
+			var b strings.Builder
+			_, err := io.Copy(&b, r)
+			return b.String(), err
+		},
+	} {
+		b := newBody([]byte("prompt"))
+		if got, err := read(b); got != "prompt" || err != nil || b.Size() != 0 {
+			t.Errorf("%s: %q, %v, %d bytes held", name, got, err, b.Size())
+		}
+	}
+	b := newBody([]byte("prompt"))
+	if err := b.Close(); err != nil || b.Size() != 0 {
+		t.Errorf("Close: %v, %d bytes held", err, b.Size())
+	}
+}
