@@ -128,7 +128,7 @@ func (rl *relay) finish(err, cause error) (half bool) {
 		_ = rl.send([]byte(terminator)) // the client may have left
 	case cause != nil:
 		rl.cutShort(cause)
-	case rl.lost:
+	case rl.x.lost:
 		rl.left()
 	case errors.Is(err, errPanicked):
 		rl.fail(openai.Internal("the engine hit a fault of its own; report it with this answer's X-Request-Id"), byEngine)
@@ -170,7 +170,9 @@ func (rl *relay) fail(e *openai.Error, by string) {
 			_ = rl.flush.Flush() // the client may have left
 		}
 	case rl.live:
-		rl.x.cut = by
+		if rl.x.status == http.StatusOK { // a translator may have kept all to itself
+			rl.x.cut = by
+		}
 		_ = rl.send(append(append([]byte("data: "), e.Body()...), "\n\n"+terminator...)) // the client may have left
 	default:
 		rl.half = true

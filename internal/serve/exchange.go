@@ -33,6 +33,7 @@ type exchange struct {
 	timed   bool          // one whose latency is measured
 	stream  bool          // the caller asked for a stream
 	gone    bool          // the client left before its answer was complete
+	lost    bool          // a write to it failed
 	cut     string        // who ended a stream early; empty when nobody did
 	status  int           // 0 until the status line left
 	written int64
@@ -94,6 +95,7 @@ func (x *exchange) Write(p []byte) (int, error) {
 	x.await()
 	n, err := x.w.Write(p)
 	x.written += int64(n)
+	x.lost = x.lost || err != nil
 	return n, err
 }
 
@@ -127,7 +129,9 @@ func (x *exchange) FlushError() error {
 	if x.status == 0 {
 		x.WriteHeader(http.StatusOK)
 	}
-	return x.flusher.FlushError()
+	err := x.flusher.FlushError()
+	x.lost = x.lost || err != nil
+	return err
 }
 
 // Unwrap implements what http.ResponseController looks for.

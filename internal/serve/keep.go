@@ -27,7 +27,7 @@ func (rl *relay) tick() {
 	}
 	defer rl.mu.Unlock()
 	switch quiet := rl.x.quiet(); {
-	case rl.closed, rl.done, rl.lost, rl.shape == shapeWhole, rl.shape == shapeRefusal:
+	case rl.closed, rl.done, rl.shape == shapeWhole, rl.shape == shapeRefusal:
 		return
 	case rl.started && quiet < silence:
 		rl.keeper.Reset(silence - quiet)

@@ -185,3 +185,27 @@ func TestAPIKeyIsABearer(t *testing.T) {
 		}
 	}
 }
+
+// An engine whose words make no sense is at fault, not the client.
+func TestTranslatedNonsense(t *testing.T) {
+	for _, tt := range []struct {
+		name, first string
+		code, cut   int
+	}{
+		{"at once", "", 502, 0},
+		{"later", `data: {"model":"small","choices":[{"index":0,"delta":{"content":"a"}}]}` + "\n\n", 200, 1},
+	} {
+		f := newFixture(t, config(), ready(1), func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			write(w, tt.first)
+			write(w, "data: {\n\n")
+			write(w, "data: {\n\n")
+		})
+		w := f.do("POST", "/v1/messages", helloLive)
+		if w.Code != tt.code || !strings.Contains(w.Body.String(), `"type":"api_error"`) {
+			t.Errorf("%s: %d %s", tt.name, w.Code, w.Body)
+		}
+		f.wantMetrics(t, fmt.Sprintf(`infer_requests_total{code="%d",model="small",route="/v1/messages"} 1`, tt.code),
+			fmt.Sprintf(`infer_streams_cut_total{by="engine"} %d`, tt.cut), `infer_streams_cut_total{by="client"} 0`)
+	}
+}

@@ -53,7 +53,6 @@ type relay struct {
 	done    bool        // the answer is complete; what the engine still writes is not heard
 	closed  bool        // the answer is over; the engine writes to nobody
 	last    bool        // nothing runs any more that could delay the answer
-	lost    bool        // the client cannot be written to
 	half    bool        // the answer is not whole and cannot be made so
 }
 
@@ -112,9 +111,7 @@ func (rl *relay) Write(p []byte) (int, error) {
 	case shapeUnheard:
 		return len(p), nil
 	}
-	n, err := rl.w.Write(p)
-	rl.lost = rl.lost || err != nil
-	return n, err
+	return rl.w.Write(p)
 }
 
 // events passes the events that p completes. rl.mu is held.
@@ -179,11 +176,10 @@ func (rl *relay) send(events []byte) error {
 	if err == nil {
 		err = rl.flush.Flush()
 	}
-	if err != nil && !errors.Is(err, http.ErrNotSupported) {
-		rl.lost = true
-		return err
+	if errors.Is(err, http.ErrNotSupported) {
+		return nil
 	}
-	return nil
+	return err
 }
 
 // begin sends the status line of a stream. rl.mu is held.

@@ -122,8 +122,8 @@ func TestSlots(t *testing.T) {
 }
 
 func TestValidateReportsAll(t *testing.T) {
-	err := Config{Hold: -1, MaxQueue: -1, MaxConcurrency: -1}.Validate()
-	for _, flag := range []string{"grace:", "hold:", "max-queue:", "max-concurrency:", "max-body-bytes:"} {
+	err := Config{Hold: -1, MaxQueue: -1, MaxQueueBytes: -1, MaxConcurrency: -1}.Validate()
+	for _, flag := range []string{"grace:", "hold:", "commit-after:", "client-stall:", "max-queue:", "max-queue-bytes:", "max-concurrency:", "max-body-bytes:"} {
 		if err == nil || !strings.Contains(err.Error(), flag) {
 			t.Errorf("Validate() = %v, want it to name %s", err, flag)
 		}
