@@ -11,9 +11,10 @@ import (
 const embedder = "minilm"
 
 // besides serves the encoder beside the model that chats.
-func besides(t *testing.T) *server {
+func besides(t *testing.T, args ...string) *server {
 	t.Helper()
-	return ready(t, "--embedding-model", fromMake(t, "INFER_TEST_EMBEDDING_MODEL"), "--embedding-model-name", embedder)
+	args = append(args, "--embedding-model", fromMake(t, "INFER_TEST_EMBEDDING_MODEL"), "--embedding-model-name", embedder)
+	return ready(t, args...)
 }
 
 func cosine(a, b []float64) float64 {
