@@ -69,6 +69,7 @@ var ours = map[string]string{
 	"--api-key":           "nobody but infer reaches vLLM; keys are infer's (--api-keys-file)",
 	"--served-model-name": "use infer's own --served-model-name in front of the --",
 	"--lora-modules":      "use infer's own --lora NAME=PATH in front of the --",
+	"--disable-log-stats": "vLLM's counters tell a long prefill from a frozen engine",
 	"--config":            "write its flags after the --, so that they can be checked",
 }
 

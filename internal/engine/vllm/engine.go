@@ -123,7 +123,11 @@ func (e *Engine) counters(ctx context.Context) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return fingerprint(text), nil
+	sum, ok := fingerprint(text)
+	if !ok {
+		return 0, errNoCounters
+	}
+	return sum, nil
 }
 
 // publish sets the status; models are known by name from the beginning. Only

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -247,6 +249,7 @@ func TestWatch(t *testing.T) {
 	}{
 		{"nothing is asked", 0, func() func() (uint64, error) { return still }, false},
 		{"frozen", 1, func() func() (uint64, error) { return still }, true},
+		{"no counters are kept", 1, func() func() (uint64, error) { return func() (uint64, error) { return 0, errNoCounters } }, false},
 		{"frozen, and metrics do not answer", 1, func() func() (uint64, error) { return func() (uint64, error) { return 0, errors.New("timeout") } }, true},
 		{"a thousand wait while one prefills", 1000, func() func() (uint64, error) {
 			n := uint64(0)
@@ -287,11 +290,48 @@ func TestWatchCountsTokens(t *testing.T) {
 
 func TestFingerprint(t *testing.T) {
 	const before = "vllm:num_requests_running{engine=\"0\"} 1\nvllm:iteration_tokens_total_count{} 5\nhttp_requests_total 4\n"
-	if fingerprint([]byte(before)) != fingerprint([]byte(strings.Replace(before, "total 4", "total 9", 1))) {
+	of := func(text string) uint64 {
+		sum, ok := fingerprint([]byte(text))
+		if !ok {
+			t.Errorf("no counters in %q", text)
+		}
+		return sum
+	}
+	if of(before) != of(strings.Replace(before, "total 4", "total 9", 1)) {
 		t.Error("an http request counts as a step of the engine")
 	}
-	if fingerprint([]byte(before)) == fingerprint([]byte(strings.Replace(before, "} 5", "} 6", 1))) {
+	if of(before) == of(strings.Replace(before, "} 5", "} 6", 1)) {
 		t.Error("a step of the engine does not count")
+	}
+	if _, ok := fingerprint([]byte("http_requests_total 4\n")); ok {
+		t.Error("counters where there are none")
+	}
+}
+
+// slowClient reads nothing until it is let.
+type slowClient struct {
+	recorder
+	let chan struct{}
+}
+
+func (s *slowClient) Write(p []byte) (int, error) {
+	<-s.let
+	return s.recorder.Write(p)
+}
+
+// A request that waits for its client does not wait for the engine.
+func TestSlowClientIsNoStall(t *testing.T) {
+	p := proxy{load: &load{}}
+	p.load.inFlight.Store(1)
+	w := &slowClient{let: make(chan struct{})}
+	done := make(chan error)
+	go func() { done <- p.write(w, http.NewResponseController(w), []byte("data: x\n\n"), true) }()
+	for p.load.inFlight.Load() != 0 {
+		runtime.Gosched()
+	}
+	close(w.let)
+	if err := <-done; err != nil || p.load.inFlight.Load() != 1 {
+		t.Errorf("write() = %v, then %d in flight; want 1", err, p.load.inFlight.Load())
 	}
 }
 

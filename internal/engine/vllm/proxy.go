@@ -24,7 +24,7 @@ const (
 
 // load is what is asked of the engine, and how it gets on.
 type load struct {
-	inFlight atomic.Int64  // requests that the engine process works for
+	inFlight atomic.Int64  // requests that wait for the engine process, and not for their client
 	progress atomic.Uint64 // events relayed and answers finished
 }
 
@@ -170,7 +170,7 @@ func (p *proxy) whole(w http.ResponseWriter, r *http.Request, resp *http.Respons
 		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	}
 	w.WriteHeader(resp.StatusCode)
-	_, err = w.Write(body)
+	err = p.write(w, http.NewResponseController(w), body, to.steps)
 	if err == nil && len(body) == maxAnswerByte {
 		_, err = io.Copy(w, resp.Body)
 	}
@@ -192,7 +192,7 @@ func copyHeader(to, from http.Header) {
 // stream passes on whole events as they come. The status line waits for the
 // first: vLLM sends its own at once, even when its engine hangs.
 func (p *proxy) stream(w http.ResponseWriter, r *http.Request, resp *http.Response, to route, wanted wish) {
-	s := stream{protocol: to.protocol, wish: wanted, tally: tally{meter: engine.MeterFrom(r.Context())}}
+	s := stream{protocol: to.protocol, steps: to.steps, wish: wanted, tally: tally{meter: engine.MeterFrom(r.Context())}}
 	defer s.tally.close()
 	err := p.copy(w, resp, &s)
 	if s.dead {
@@ -204,6 +204,22 @@ func (p *proxy) stream(w http.ResponseWriter, r *http.Request, resp *http.Respon
 		p.log.Warn("engine stream broke off", "path", r.URL.Path, "err", err)
 		panic(http.ErrAbortHandler)
 	}
+}
+
+// write passes bytes on at once. A client that does not read keeps it waiting, which
+// says nothing of the engine.
+func (p *proxy) write(w io.Writer, flush *http.ResponseController, b []byte, steps bool) error {
+	if steps {
+		p.load.inFlight.Add(-1)
+		defer p.load.inFlight.Add(1)
+	}
+	if _, err := w.Write(b); err != nil {
+		return err
+	}
+	if err := flush.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	return nil
 }
 
 // copy returns nil at the end of the upstream's bytes.
@@ -227,10 +243,7 @@ func (p *proxy) copy(w http.ResponseWriter, resp *http.Response, s *stream) erro
 				w.Header().Set("X-Accel-Buffering", "no")
 				w.WriteHeader(resp.StatusCode)
 			}
-			if _, err := w.Write(out); err != nil {
-				return err
-			}
-			if err := flush.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
+			if err := p.write(w, flush, out, s.steps); err != nil {
 				return err
 			}
 		}

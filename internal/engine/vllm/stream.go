@@ -24,6 +24,7 @@ type wish struct {
 // events only, without the usage that we asked for and the client did not.
 type stream struct {
 	protocol protocol
+	steps    bool // the engine process works for it
 	wish     wish
 	tally    tally
 

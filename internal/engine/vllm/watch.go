@@ -12,8 +12,12 @@ import (
 	"infer/internal/engine"
 )
 
-// errStalled: work was in flight and nothing moved.
-var errStalled = errors.New("nothing moves")
+var (
+	// errStalled: work was in flight and nothing moved.
+	errStalled = errors.New("nothing moves")
+	// errNoCounters: vLLM has been told to keep no statistics.
+	errNoCounters = errors.New("vllm keeps no counters")
+)
 
 // watch judges an engine by what moves: tokens that are relayed, and when
 // there are none, vLLM's own counters. It never asks /health, which answers
@@ -73,6 +77,10 @@ func (w *watch) step(ctx context.Context, l *look) {
 		// Not answering is no sign of a dead engine: a loaded server answers
 		// late. It is no sign of life either.
 		counters, err := w.counters(ctx)
+		if errors.Is(err, errNoCounters) { // whoever cannot see must not judge
+			l.moved = time.Now()
+			break
+		}
 		if err != nil {
 			w.log.Debug("read engine counters", "err", err)
 			break
@@ -105,16 +113,18 @@ var moving = [][]byte{
 	[]byte("vllm:num_preemptions_total"), []byte("vllm:prefix_cache_queries_total"), []byte("vllm:request_success_total"),
 }
 
-// fingerprint changes whenever one of the moving series does.
-func fingerprint(exposition []byte) uint64 {
+// fingerprint changes whenever one of the moving series does. ok is false when
+// there is none of them.
+func fingerprint(exposition []byte) (sum uint64, ok bool) {
 	h := fnv.New64a()
 	for line := range bytes.Lines(exposition) {
 		for _, name := range moving {
 			if bytes.HasPrefix(line, name) {
 				_, _ = h.Write(line) // it never fails
+				ok = true
 				break
 			}
 		}
 	}
-	return h.Sum64()
+	return h.Sum64(), ok
 }
