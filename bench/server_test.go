@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -64,6 +65,15 @@ func TestDecodeRefusesWhatItCannotTime(t *testing.T) {
 		if _, err := fakeServer(t, answer).decode(t.Context(), [][]int32{{1}, {2}}, 20); !errors.Is(err, errUnfit) {
 			t.Errorf("%s: decode = %v, want errUnfit", name, err)
 		}
+	}
+}
+
+func TestSilentIsOfAllStreams(t *testing.T) {
+	if got, want := silent([]int{50, 48}, []int{50, 50}), 0.02; math.Abs(got-want) > 1e-9 {
+		t.Errorf("silent = %v, want %v", got, want)
+	}
+	if got := silent(nil, nil); got < 1 {
+		t.Errorf("silent = %v, want 1: no token came", got)
 	}
 }
 
