@@ -26,30 +26,68 @@ func (s span) of(text []byte) []byte {
 // chunk of a stream is scanned in a fraction of a microsecond, where a parser
 // would take several.
 func member(text []byte, name string) span {
-	i := skipSpace(text, 0)
-	if i >= len(text) || text[i] != '{' {
+	for i := skipSpace(text, 0); ; {
+		m, nameEnd := nextMember(text, i)
+		if !m.ok() {
+			return absent
+		}
+		if isName(text[m.at:nameEnd], name) {
+			return m
+		}
+		i = m.end
+	}
+}
+
+// nextMember finds the member that begins after i, which is where the object
+// does or where the member before ends.
+func nextMember(text []byte, i int) (m span, nameEnd int) {
+	if i = skipSpace(text, i); i >= len(text) || (text[i] != ',' && text[i] != '{') {
+		return absent, 0
+	}
+	if i = skipSpace(text, i+1); i >= len(text) || text[i] != '"' {
+		return absent, 0
+	}
+	at, nameEnd := i, skipString(text, i)
+	if i = skipSpace(text, nameEnd); i >= len(text) || text[i] != ':' {
+		return absent, 0
+	}
+	value := skipSpace(text, i+1)
+	if i = skipValue(text, value); i <= value {
+		return absent, 0
+	}
+	return span{at, value, i}, nameEnd
+}
+
+// lastMember finds a member that stands near the end of an object without
+// scanning what is before. Its name must not be escaped. What follows it tells whether it is the object's
+// own: then one brace is left to close.
+func lastMember(text []byte, quoted string) span {
+	at := bytes.LastIndex(text, []byte(quoted)) // a quote inside a string is escaped
+	if at < 0 {
 		return absent
 	}
-	for i++; ; {
-		if i = skipSpace(text, i); i < len(text) && text[i] == ',' {
-			i = skipSpace(text, i+1)
-		}
-		if i >= len(text) || text[i] != '"' {
-			return absent
-		}
-		at, end := i, skipString(text, i)
-		if i = skipSpace(text, end); i >= len(text) || text[i] != ':' {
-			return absent
-		}
-		value := skipSpace(text, i+1)
-		i = skipValue(text, value)
-		if i <= value {
-			return absent
-		}
-		if isName(text[at:end], name) {
-			return span{at, value, i}
+	if value := at + len(quoted) + 1; value < len(text) && text[value-1] == ':' {
+		if end := skipValue(text, value); end > value && closes(text[end:]) == 1 {
+			return span{at, value, end}
 		}
 	}
+	return member(text, quoted[1:len(quoted)-1])
+}
+
+// closes is how many more brackets text closes than it opens.
+func closes(text []byte) int {
+	n := 0
+	for i := 0; i < len(text); i++ {
+		switch text[i] {
+		case '"':
+			i = skipString(text, i) - 1
+		case '{', '[':
+			n--
+		case '}', ']':
+			n++
+		}
+	}
+	return n
 }
 
 // members finds a member of a member.

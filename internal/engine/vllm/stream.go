@@ -120,7 +120,7 @@ func eventData(ev []byte) (data []byte, begin int) {
 
 // chunk handles one chunk of chat or text completions.
 func (s *stream) chunk(dst, ev, data []byte, at int) []byte {
-	m := member(data, "usage")
+	m := lastMember(data, `"usage"`)
 	u, known := readUsage(m.of(data))
 	whole := bytes.Contains(data, []byte(`"choices":[]`)) // a quote inside a string is escaped
 	switch {

@@ -175,12 +175,18 @@ func TestEventTooLong(t *testing.T) {
 func FuzzMember(f *testing.F) {
 	f.Add(`{"a":1,"usage":{"x":"}\\\""},"b":[{"usage":2}]}`)
 	f.Add(`{"usage":null}`)
+	f.Add(`{"usage":{"a":1},"b":{"usage":{"c":[]}}}`)
+	f.Add(`{"a":[{"usage":1}],"usage" : 2 ,"c":"\"usage\":3"}`)
 	f.Add(`{"\u0075sage":"\\"}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		found := member([]byte(text), "usage") // must not panic, whatever it is
+		last := lastMember([]byte(text), `"usage"`)
 		var object map[string]jsontext.Value
 		if json.Unmarshal([]byte(text), &object) != nil || object == nil {
 			return
+		}
+		if last != found && !strings.Contains(text, `\u`) { // names that vLLM writes are not escaped
+			t.Fatalf("%s: from the end %v, from the beginning %v", text, last, found)
 		}
 		want, ok := object["usage"]
 		if ok != found.ok() {

@@ -14,43 +14,50 @@ func readUsage(text []byte) (u usage, ok bool) {
 	if len(text) == 0 || text[0] != '{' {
 		return usage{}, false
 	}
-	first := func(names ...string) int {
-		for _, name := range names {
-			if v := member(text, name).of(text); v != nil {
-				return number(v)
-			}
+	for i := 0; ; {
+		m, nameEnd := nextMember(text, i)
+		if !m.ok() {
+			return u, true
 		}
-		return 0
-	}
-	u = usage{prompt: first("prompt_tokens", "input_tokens"), completion: first("completion_tokens", "output_tokens"),
-		cached: first("cache_read_input_tokens")}
-	for _, details := range []string{"prompt_tokens_details", "input_tokens_details"} {
-		if v := members(text, details, "cached_tokens"); v != nil {
-			u.cached = number(v)
+		i = m.end
+		switch string(text[m.at:nameEnd]) {
+		case `"prompt_tokens"`, `"input_tokens"`:
+			u.prompt = number(m.of(text))
+		case `"completion_tokens"`, `"output_tokens"`:
+			u.completion = number(m.of(text))
+		case `"cache_read_input_tokens"`:
+			u.cached = number(m.of(text))
+		case `"prompt_tokens_details"`, `"input_tokens_details"`:
+			u.cached = max(u.cached, number(member(m.of(text), "cached_tokens").of(m.of(text))))
 		}
 	}
-	return u, true
 }
 
 // tally turns the usage of a stream's chunks into the calls of a Meter.
 // vLLM's continuous usage counts a chunk's own choice only, so the choices are
 // kept apart and summed; its last chunk has the sum.
 type tally struct {
-	meter   engine.Meter
-	choices map[int]usage
-	total   usage
-	told    int // completion tokens that the meter knows of
-	final   bool
-	closed  bool
+	meter  engine.Meter
+	first  usage         // of choice 0
+	others map[int]usage // of the further ones
+	total  usage
+	told   int // completion tokens that the meter knows of
+	final  bool
+	closed bool
 }
 
 // chunk takes the usage of one chunk of choice index.
 func (t *tally) chunk(index int, u usage) {
-	if t.choices == nil {
-		t.choices = make(map[int]usage, 1)
+	old := t.first
+	if index == 0 {
+		t.first = u
+	} else {
+		if t.others == nil {
+			t.others = make(map[int]usage)
+		}
+		old = t.others[index]
+		t.others[index] = u
 	}
-	old := t.choices[index]
-	t.choices[index] = u
 	if !t.final {
 		t.total.completion += max(u.completion-old.completion, 0)
 		t.total.prompt = max(t.total.prompt, u.prompt)
