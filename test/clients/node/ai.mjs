@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible'
-import { APICallError, Output, cosineSimilarity, embed, embedMany, generateObject, generateText, stepCountIs, streamObject, streamText, tool } from 'ai'
+import { APICallError, NoObjectGeneratedError, Output, cosineSimilarity, embed, embedMany, generateObject, generateText, stepCountIs, streamObject, streamText, tool } from 'ai'
 import { z } from 'zod'
 import { busy, embedder, fails, idle, model, url } from './checks.mjs'
 
@@ -52,6 +52,16 @@ test('objects', async () => {
   assert.deepEqual(await stream.object, last)
   const text = await generateText({ ...ask, model: strict, maxOutputTokens: 64, output: Output.object({ schema: Pick }) })
   assert.ok(Pick.parse(text.output))
+})
+
+// The SDK writes schemas of draft 7, which has other words for some.
+test('tuples and records', async () => {
+  const tuple = await generateObject({ ...ask, model: strict, maxOutputTokens: 64, schema: z.object({ sizes: z.tuple([z.literal(1), z.literal(2)]) }) })
+  assert.deepEqual(tuple.object, { sizes: [1, 2] })
+  // How many a record has is up to the model, so that one is only begun.
+  const record = z.object({ stock: z.record(z.string(), z.literal(1)) })
+  const e = await fails(NoObjectGeneratedError, generateObject({ ...ask, model: strict, maxOutputTokens: 1, schema: record }))
+  assert.equal(e.finishReason, 'length')
 })
 
 test('a forced tool', async () => {

@@ -46,9 +46,8 @@ func (c *compiler) array(r int32, f *flat) error {
 	s := arrayShape{min: f.minItems, max: f.maxItems}
 	positions := 0
 	for _, part := range f.arrays {
-		if prefix := part.get("prefixItems"); prefix != nil {
-			positions = max(positions, len(prefix.items))
-		}
+		prefix, _ := itemSchemas(part)
+		positions = max(positions, len(prefix))
 	}
 	for i := 0; i <= positions; i++ {
 		if err := c.spend(20 + len(f.arrays)); err != nil {
@@ -76,10 +75,24 @@ func (c *compiler) array(r int32, f *flat) error {
 
 // itemSchema returns what part demands of the i-th item, nil if nothing.
 func itemSchema(part *value, i int) *value {
-	if prefix := part.get("prefixItems"); prefix != nil && i < len(prefix.items) {
-		return prefix.items[i]
+	prefix, rest := itemSchemas(part)
+	if i < len(prefix) {
+		return prefix[i]
 	}
-	return part.get("items")
+	return rest
+}
+
+// itemSchemas returns what part demands of the first items, each, and of all
+// others. Up to draft 2019-09 they were called items and additionalItems.
+func itemSchemas(part *value) (prefix []*value, rest *value) {
+	items := part.get("items")
+	if items != nil && items.kind == '[' {
+		return items.items, part.get("additionalItems")
+	}
+	if p := part.get("prefixItems"); p != nil {
+		prefix = p.items
+	}
+	return prefix, items
 }
 
 // arrayBody writes the rule of an array.

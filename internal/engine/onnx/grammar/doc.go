@@ -16,10 +16,12 @@
 // most four), minProperties, maxProperties, prefixItems, items, minItems,
 // maxItems, minLength, maxLength, pattern, format (the table formats),
 // minimum, maximum and their exclusive forms, allOf, anyOf, oneOf, $ref within
-// the document, $defs, definitions and recursion. Annotations are accepted;
-// any other keyword is refused with an UnsupportedError, never ignored:
-// among them not, if, contains, uniqueItems, multipleOf, propertyNames,
-// dependentRequired, unevaluatedProperties and $dynamicRef.
+// the document, $defs, definitions and recursion; of older drafts an array of
+// items with additionalItems. Annotations are accepted; any other keyword is
+// refused with an UnsupportedError, never ignored: among them not, if,
+// contains, uniqueItems, multipleOf, dependentRequired, unevaluatedProperties,
+// $dynamicRef, and propertyNames unless it says no more than that names are
+// strings.
 //
 // oneOf is accepted when its branches can be seen to exclude each other: by
 // type, by enum, by ranges, or by a required property with different values.

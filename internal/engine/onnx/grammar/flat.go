@@ -37,7 +37,7 @@ type flat struct {
 
 	low, high bound
 
-	arrays             []*value // schemas with prefixItems or items
+	arrays             []*value // schemas with prefixItems, items or additionalItems
 	minItems, maxItems int
 
 	objects                      []*value // schemas with properties and relatives

@@ -56,6 +56,14 @@ var simple = map[string]func(f *flat, v *value) error{
 		}
 		return &UnsupportedError{v.up.path(), "uniqueItems"}
 	},
+	// Every name is a string, and that is all that generators of schemas from
+	// types say of the names in a map.
+	"propertyNames": func(f *flat, v *value) error {
+		if t := v.get("type"); t != nil && len(v.names) == 1 && t.kind == '"' && t.str == "string" {
+			return nil
+		}
+		return &UnsupportedError{v.up.path(), "propertyNames"}
+	},
 }
 
 // structural are the keywords about the inside of a value. The schema itself
@@ -63,6 +71,7 @@ var simple = map[string]func(f *flat, v *value) error{
 var structural = map[string]func(f *flat, s, v *value) error{
 	"prefixItems":          arrayPart,
 	"items":                arrayPart,
+	"additionalItems":      arrayPart,
 	"properties":           objectPart,
 	"patternProperties":    objectPart,
 	"additionalProperties": objectPart,
@@ -70,11 +79,15 @@ var structural = map[string]func(f *flat, s, v *value) error{
 
 func arrayPart(f *flat, s, v *value) error {
 	f.arrays = union(f.arrays, []*value{s})
-	if v.at == "prefixItems" {
+	items := s.get("items")
+	list := items != nil && items.kind == '['
+	switch {
+	case v.at == "prefixItems":
 		return v.mustBe('[', "an array of schemas")
-	}
-	if v.kind == '[' {
-		return &UnsupportedError{s.path(), "items as an array (use prefixItems)"}
+	case v.at == "additionalItems" && !list:
+		return &UnsupportedError{s.path(), "additionalItems without an array of items"}
+	case list && s.get("prefixItems") != nil:
+		return &UnsupportedError{s.path(), "items as an array beside prefixItems"}
 	}
 	return nil
 }
