@@ -71,6 +71,18 @@ func TestHandler(t *testing.T) {
 	}
 }
 
+// uvicorn closes a connection that was idle for 5 s; a request that is sent at
+// that moment is lost.
+func TestConnectionsAreNotKeptTooLong(t *testing.T) {
+	up, err := newUpstream("http://127.0.0.1:8000", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := up.transport.IdleConnTimeout; d <= 0 || d >= 5*time.Second {
+		t.Errorf("idle connections are kept for %v, want less than 5s", d)
+	}
+}
+
 // Nothing of a client reaches vLLM but what its request means.
 func TestHeadersAreStripped(t *testing.T) {
 	r := run(t, fakeConfig(t, ""), nil)
@@ -118,9 +130,12 @@ func TestLeavingFreesTheEngine(t *testing.T) {
 		leave()
 		t.Logf("stream %s: freed after %v", stream, gauge("0"))
 		<-done
-		if n := r.load.inFlight.Load(); n != 0 {
-			t.Errorf("%d requests in flight after all have left", n)
+		up := r.up.Load()
+		up.mu.Lock()
+		if n, left := r.load.inFlight.Load(), len(up.cancels); n != 0 || left != 0 {
+			t.Errorf("%d requests in flight, %d to cancel, after all have left", n, left)
 		}
+		up.mu.Unlock()
 	}
 }
 
