@@ -270,6 +270,35 @@ func compare(t *testing.T, socket, url string) {
 	}
 }
 
+// An adapter is a model that answers in its own way; and vLLM on a CPU, which
+// does not start with the flag for sleep, is started without.
+func TestRealAdapterAndNoSleep(t *testing.T) {
+	model := fromMake(t, "INFER_TEST_VLLM_MODEL")
+	adapter := filepath.Join(t.TempDir(), "noise")
+	python := filepath.Join(filepath.Dir(fromMake(t, "INFER_TEST_VLLM")), "python")
+	if out, err := exec.CommandContext(t.Context(), python, "adapter.py", model, adapter).CombinedOutput(); err != nil {
+		t.Fatalf("adapter.py: %v\n%s", err, out)
+	}
+	args := []string{"--engine=vllm", "--model", model, "--served-model-name=smollm2", "--vllm-program", fromMake(t, "INFER_TEST_VLLM"),
+		"--sleep-after=1h", "--lora", "noise=" + adapter, "--"}
+	s := serve(t, append(args, vllmFlags...)...)
+	s.until("ready", startTimeout, ready)
+	answers := map[string]string{}
+	for _, name := range []string{"smollm2", "noise"} {
+		status, text := s.post(t.Context(), "/v1/completions", `{"model":"`+name+`","prompt":"Once upon a time","temperature":0,"max_tokens":24}`)
+		_, answers[name], _ = strings.Cut(text, `"text":`)
+		if answers[name], _, _ = strings.Cut(answers[name], `","`); status != 200 || answers[name] == "" {
+			t.Errorf("%s: HTTP %d %s", name, status, text)
+		}
+	}
+	if answers["smollm2"] == answers["noise"] {
+		t.Errorf("the adapter changes nothing: %s", answers["noise"])
+	}
+	if n := strings.Count(s.log.String(), "this vllm cannot sleep"); n != 1 {
+		t.Errorf("that it cannot sleep is said %d times, want once", n)
+	}
+}
+
 // What vLLM refuses to start with is said in one line, with exit code 69.
 func TestRealRefusal(t *testing.T) {
 	s := serve(t, "--engine=vllm", "--model", fromMake(t, "INFER_TEST_VLLM_MODEL"), "--vllm-program", fromMake(t, "INFER_TEST_VLLM"),
