@@ -15,6 +15,29 @@ type Request struct {
 	Model        string // empty when absent or null: the canonical model is meant
 	Stream       bool
 	IncludeUsage bool // stream_options.include_usage
+
+	PromptTokens int // estimate of all prompts together; see estimate
+	MaxTokens    int // asked by max_completion_tokens, max_output_tokens or max_tokens; 0 when not asked
+	N            int // answers to one prompt, n or best_of; at least 1
+	Prompts      int // prompts, texts or documents in one body; at least 1
+
+	Members []Member // all that the body says
+}
+
+// Member is one name of a body and what stands there.
+type Member struct {
+	Name  string
+	Value Value
+}
+
+// Member returns the value of one name; it is absent when there is none.
+func (r *Request) Member(name string) Value {
+	for _, m := range r.Members {
+		if m.Name == name {
+			return m.Value
+		}
+	}
+	return Value{}
 }
 
 // maxDepth bounds the nesting of a body. Tool schemas are the deepest of real
@@ -25,7 +48,7 @@ const maxDepth = 64
 // server needs. Its error is a 400: invalid_json for a body that is not one
 // well-formed object, invalid_value for a field of the wrong type.
 func Peek(body []byte) (Request, *Error) {
-	var req Request
+	req := Request{N: 1, Prompts: 1, Members: make([]Member, 0, 16)}
 	d := jsontext.NewDecoder(bytes.NewBuffer(body))
 	if d.PeekKind() != '{' {
 		if _, err := d.ReadToken(); err != nil {
@@ -36,15 +59,19 @@ func Peek(body []byte) (Request, *Error) {
 	if _, err := d.ReadToken(); err != nil {
 		return req, invalidJSON(err)
 	}
-	var wrong *Error // the first wrong type; broken syntax further on weighs more
 	for d.PeekKind() == '"' {
-		e, err := req.member(d)
+		name, err := d.ReadToken()
 		if err != nil {
 			return req, invalidJSON(err)
 		}
-		if wrong == nil {
-			wrong = e
+		m := Member{Name: name.String()}
+		v, err := d.ReadValue()
+		if err != nil {
+			return req, invalidJSON(err)
 		}
+		end := int(d.InputOffset())
+		m.Value = Value{body[end-len(v) : end], end - len(v)}
+		req.Members = append(req.Members, m)
 	}
 	if _, err := d.ReadToken(); err != nil { // the closing brace
 		return req, invalidJSON(err)
@@ -59,104 +86,71 @@ func Peek(body []byte) (Request, *Error) {
 	if at, deep := tooDeep(body); deep {
 		return req, Invalid("", CodeInvalidJSON, "the body nests deeper than %d levels at offset %d; flatten it", maxDepth, at)
 	}
+	var wrong *Error
+	for _, m := range req.Members { // broken syntax, also further on, weighs more
+		if e := req.take(m.Name, m.Value); wrong == nil {
+			wrong = e
+		}
+	}
 	return req, wrong
 }
 
-// member reads one name and its value.
-func (r *Request) member(d *jsontext.Decoder) (*Error, error) {
-	name, err := d.ReadToken()
-	if err != nil {
-		return nil, err
-	}
-	switch name.String() {
+// take reads one member of the body. Numbers of the wrong type are left to
+// those who bound or use them.
+func (r *Request) take(name string, v Value) *Error {
+	switch name {
 	case "model":
-		return readString(d, "model", &r.Model)
+		return readString("model", v, &r.Model)
 	case "stream":
-		return readBool(d, "stream", &r.Stream)
+		return readBool("stream", v, &r.Stream)
 	case "stream_options":
-		return r.streamOptions(d)
-	}
-	_, err = d.ReadValue()
-	return nil, err
-}
-
-func (r *Request) streamOptions(d *jsontext.Decoder) (*Error, error) {
-	if d.PeekKind() != '{' {
-		return readNull(d, "stream_options", "an object")
-	}
-	if _, err := d.ReadToken(); err != nil {
-		return nil, err
-	}
-	var wrong *Error
-	for d.PeekKind() == '"' {
-		name, err := d.ReadToken()
-		if err != nil {
-			return nil, err
+		switch v.Kind() {
+		case 'n':
+		case '{':
+			return readBool("stream_options.include_usage", v.Member("include_usage"), &r.IncludeUsage)
+		default:
+			return wrongKind("stream_options", "an object", v)
 		}
-		if name.String() != "include_usage" {
-			if _, err := d.ReadValue(); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		if wrong, err = readBool(d, "stream_options.include_usage", &r.IncludeUsage); err != nil {
-			return nil, err
-		}
+	case "n", "best_of":
+		n, _ := v.Whole()
+		r.N = max(r.N, n)
+	case "max_tokens", "max_completion_tokens", "max_output_tokens":
+		n, _ := v.Whole()
+		r.MaxTokens = max(r.MaxTokens, n)
+	default:
+		tokens, texts := estimate(name, v)
+		r.PromptTokens += tokens
+		r.Prompts = max(r.Prompts, texts)
 	}
-	_, err := d.ReadToken()
-	return wrong, err
+	return nil
 }
 
-func readString(d *jsontext.Decoder, param string, to *string) (*Error, error) {
-	if d.PeekKind() != '"' {
-		return readNull(d, param, "a string")
-	}
-	t, err := d.ReadToken()
-	if err != nil {
-		return nil, err
-	}
-	if *to = t.String(); *to == "" {
-		return Invalid(param, CodeInvalidValue, "%s must not be empty", param), nil
-	}
-	return nil, nil
-}
-
-func readBool(d *jsontext.Decoder, param string, to *bool) (*Error, error) {
-	if k := d.PeekKind(); k != 't' && k != 'f' {
-		return readNull(d, param, "true or false")
-	}
-	t, err := d.ReadToken()
-	if err != nil {
-		return nil, err
-	}
-	*to = t.Bool()
-	return nil, nil
-}
-
-// readNull skips a value that is null, as absent, or of a wrong type.
-func readNull(d *jsontext.Decoder, param, want string) (*Error, error) {
-	v, err := d.ReadValue()
-	if err != nil {
-		return nil, err
-	}
-	if v.Kind() == 'n' {
-		return nil, nil
-	}
-	return Invalid(param, CodeInvalidValue, "%s must be %s, got %s", param, want, kindName(v.Kind())), nil
-}
-
-func kindName(k jsontext.Kind) string {
-	switch k {
+func readString(param string, v Value, to *string) *Error {
+	switch v.Kind() {
+	case 'n':
+		return nil
 	case '"':
-		return "a string"
-	case '0':
-		return "a number"
-	case '{':
-		return "an object"
-	case '[':
-		return "an array"
+		if *to = v.String(); *to == "" {
+			return Invalid(param, CodeInvalidValue, "%s must not be empty", param)
+		}
+		return nil
 	}
-	return "a boolean"
+	return wrongKind(param, "a string", v)
+}
+
+func readBool(param string, v Value, to *bool) *Error {
+	switch v.Kind() {
+	case 'n':
+		return nil
+	case 't', 'f':
+		*to = v.Kind() == 't'
+		return nil
+	}
+	return wrongKind(param, "true or false", v)
+}
+
+func wrongKind(param, want string, v Value) *Error {
+	return Invalid(param, CodeInvalidValue, "%s must be %s, got %s", param, want, v.KindName())
 }
 
 // invalidJSON says what is wrong and where, without repeating the body: the

