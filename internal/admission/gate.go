@@ -68,10 +68,10 @@ func New(cfg Config) *Gate {
 }
 
 // Acquire takes a slot, waiting for one if need be, and says how long that
-// took; bytes is what the caller's body holds meanwhile. It returns one of the package's errors when it refuses and ctx.Err()
-// when the caller left. The caller calls release exactly when its work ends;
-// further calls do nothing.
-func (g *Gate) Acquire(ctx context.Context, bytes int64) (release func(), queued time.Duration, err error) {
+// took. It returns one of the package's errors when it refuses and ctx.Err()
+// when the caller left. The caller calls release when its work ends, with what
+// the engine did for it; further calls do nothing.
+func (g *Gate) Acquire(ctx context.Context, r Request) (release func(Tokens), queued time.Duration, err error) {
 	arrived := time.Now()
 	g.mu.Lock()
 	if err := g.refusal(ctx); err != nil {
@@ -83,7 +83,7 @@ func (g *Gate) Acquire(ctx context.Context, bytes int64) (release func(), queued
 		g.mu.Unlock()
 		return g.releaser(arrived), 0, nil
 	}
-	err = g.wait(ctx, g.queue, bytes)
+	err = g.wait(ctx, g.queue, r.Bytes)
 	now := time.Now()
 	if err != nil {
 		return nil, now.Sub(arrived), err
@@ -215,9 +215,9 @@ func (g *Gate) dispatch() {
 	}
 }
 
-func (g *Gate) releaser(granted time.Time) func() {
+func (g *Gate) releaser(granted time.Time) func(Tokens) {
 	var once sync.Once
-	return func() {
+	return func(Tokens) {
 		once.Do(func() {
 			kept := time.Since(granted)
 			g.mu.Lock()

@@ -10,7 +10,7 @@ import (
 
 // caller is one goroutine in Acquire.
 type caller struct {
-	release func()
+	release func(Tokens)
 	queued  time.Duration
 	err     error
 	ended   chan struct{}
@@ -29,7 +29,7 @@ func (c *caller) done() bool {
 func call(ctx context.Context, g *Gate) *caller {
 	c := &caller{ended: make(chan struct{})}
 	go func() {
-		c.release, c.queued, c.err = g.Acquire(ctx, 0)
+		c.release, c.queued, c.err = g.Acquire(ctx, Request{})
 		close(c.ended)
 	}()
 	synctest.Wait()
@@ -90,12 +90,12 @@ func TestHeldUntilReady(t *testing.T) {
 		synctest.Sleep(30 * time.Second)
 		c.wantWaiting(t)
 		quick.wantWaiting(t)
-		wantStats(t, g, Stats{Held: 2, Saturation: 1})
+		wantStats(t, g, Stats{Held: 2, Demand: 1, Saturation: 1})
 		g.SetCapacity(1)
 		synctest.Wait()
 		c.wantRunning(t, 30*time.Second)
 		quick.wantRunning(t, 30*time.Second)
-		wantStats(t, g, Stats{Running: 1, Capacity: 1, Saturation: 1})
+		wantStats(t, g, Stats{Running: 1, Capacity: 1, Demand: 1, Saturation: 1})
 		callReady(t.Context(), g).wantRunning(t, 0) // needs no slot
 	})
 }
@@ -141,7 +141,7 @@ func TestHoldIsNotForTheQueue(t *testing.T) {
 		synctest.Wait()
 		old.wantErr(t, ErrHoldTimeout)
 		young.wantWaiting(t)
-		wantStats(t, g, Stats{Running: 1, Held: 1, Saturation: 2})
+		wantStats(t, g, Stats{Running: 1, Held: 1, Demand: 2, Saturation: 2})
 	})
 }
 
@@ -151,10 +151,10 @@ func TestQueueFull(t *testing.T) {
 		first := call(t.Context(), g)
 		second, third := call(t.Context(), g), call(t.Context(), g)
 		call(t.Context(), g).wantErr(t, ErrQueueFull)
-		wantStats(t, g, Stats{Running: 1, Waiting: 2, Capacity: 1, Saturation: 3})
+		wantStats(t, g, Stats{Running: 1, Waiting: 2, Capacity: 1, Demand: 3, Saturation: 3})
 		synctest.Sleep(time.Second)
-		first.release()
-		first.release() // a second call must not free a second slot
+		first.release(Tokens{})
+		first.release(Tokens{}) // a second call must not free a second slot
 		synctest.Wait()
 		second.wantRunning(t, time.Second)
 		third.wantWaiting(t)
@@ -171,8 +171,8 @@ func TestCancelLeavesTheQueue(t *testing.T) {
 		cancel()
 		synctest.Wait()
 		second.wantErr(t, context.Canceled)
-		wantStats(t, g, Stats{Running: 1, Waiting: 1, Capacity: 1, Saturation: 2})
-		first.release()
+		wantStats(t, g, Stats{Running: 1, Waiting: 1, Capacity: 1, Demand: 2, Saturation: 2})
+		first.release(Tokens{})
 		synctest.Wait()
 		third.wantRunning(t, 0)
 	})
@@ -182,7 +182,7 @@ func TestLeftBeforeArriving(t *testing.T) {
 	g := gate(1)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := g.Acquire(ctx, 0); !errors.Is(err, context.Canceled) {
+	if _, _, err := g.Acquire(ctx, Request{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("Acquire() = %v, want %v", err, context.Canceled)
 	}
 	if _, err := g.Ready(ctx, 0); !errors.Is(err, context.Canceled) {
@@ -210,7 +210,7 @@ func TestDrainServesTheQueue(t *testing.T) {
 		drained := g.Drain()
 		call(t.Context(), g).wantErr(t, ErrDraining)
 		callReady(t.Context(), g).wantErr(t, ErrDraining)
-		first.release()
+		first.release(Tokens{})
 		synctest.Wait()
 		second.wantRunning(t, 0)
 		select {
@@ -218,7 +218,7 @@ func TestDrainServesTheQueue(t *testing.T) {
 			t.Error("drained while a request runs")
 		default:
 		}
-		second.release()
+		second.release(Tokens{})
 		<-drained
 		g.Drain() // once more is no fault
 	})
@@ -244,7 +244,7 @@ func TestDrainRefusesWhenTheEngineGoes(t *testing.T) {
 		g.SetCapacity(0)
 		synctest.Wait()
 		second.wantErr(t, ErrDraining)
-		first.release()
+		first.release(Tokens{})
 		<-drained
 	})
 }
@@ -273,11 +273,11 @@ func TestCapacityShrinks(t *testing.T) {
 		a, b := call(t.Context(), g), call(t.Context(), g)
 		g.SetCapacity(1)
 		c := call(t.Context(), g)
-		wantStats(t, g, Stats{Running: 2, Waiting: 1, Capacity: 1, Saturation: 3})
-		a.release()
+		wantStats(t, g, Stats{Running: 2, Waiting: 1, Capacity: 1, Demand: 3, Saturation: 3})
+		a.release(Tokens{})
 		synctest.Wait()
 		c.wantWaiting(t)
-		b.release()
+		b.release(Tokens{})
 		synctest.Wait()
 		c.wantRunning(t, 0)
 	})
@@ -289,12 +289,12 @@ func TestSaturationWithoutCapacity(t *testing.T) {
 		wantStats(t, g, Stats{})
 		call(t.Context(), g)
 		callReady(t.Context(), g) // asks for no slot
-		wantStats(t, g, Stats{Held: 2, Saturation: 0.25})
+		wantStats(t, g, Stats{Held: 2, Demand: 1, Saturation: 0.25})
 		g.SetCapacity(2)
 		synctest.Wait()
-		wantStats(t, g, Stats{Running: 1, Capacity: 2, Saturation: 0.5})
+		wantStats(t, g, Stats{Running: 1, Capacity: 2, Demand: 1, Saturation: 0.5})
 		g.SetCapacity(0)
-		wantStats(t, g, Stats{Running: 1, Saturation: 0.5}) // 2 slots are expected back
+		wantStats(t, g, Stats{Running: 1, Demand: 1, Saturation: 0.5}) // 2 slots are expected back
 	})
 }
 
@@ -315,11 +315,11 @@ func TestRetryAfter(t *testing.T) {
 			call(t.Context(), g)
 		}
 		synctest.Sleep(8 * time.Second)
-		a.release()
+		a.release(Tokens{})
 		synctest.Wait()
 		want(12 * time.Second) // 8 s × 3 in line ÷ 2 slots
 		synctest.Sleep(8 * time.Second)
-		b.release()
+		b.release(Tokens{})
 		synctest.Wait()
 		want(9 * time.Second) // the average is 9 s, 2 in line
 		for range 90 {

@@ -60,7 +60,7 @@ func (m *model) leave(t *rapid.T) {
 
 func (m *model) release(t *rapid.T) {
 	if a := m.pick(t, &m.running); a != nil {
-		a.release()
+		a.release(Tokens{})
 		a.cancel()
 	}
 }
@@ -75,15 +75,15 @@ func (m *model) race(t *rapid.T) {
 	m.queue = m.queue[1:]
 	if rapid.Bool().Draw(t, "cancel first") {
 		first.cancel()
-		a.release()
+		a.release(Tokens{})
 	} else {
-		a.release()
+		a.release(Tokens{})
 		first.cancel()
 	}
 	a.cancel()
 	synctest.Wait()
 	if first.err == nil {
-		first.release()
+		first.release(Tokens{})
 	}
 }
 
@@ -139,10 +139,10 @@ func BenchmarkAcquire(b *testing.B) {
 	g := New(Config{MaxQueue: 1})
 	g.SetCapacity(1)
 	for b.Loop() {
-		release, _, err := g.Acquire(b.Context(), 0)
+		release, _, err := g.Acquire(b.Context(), Request{})
 		if err != nil {
 			b.Fatal(err)
 		}
-		release()
+		release(Tokens{})
 	}
 }

@@ -8,9 +8,9 @@ type Stats struct {
 	Waiting  int // in the queue of a ready engine
 	Held     int // waiting for an engine that is not ready
 	Capacity int // slots of the engine; 0 while it is not ready
+	Demand   int // who has a slot or wants one
 
-	// Saturation is demand ÷ capacity, where demand is everybody who has or
-	// wants a slot. While capacity is 0, the demand is divided by the capacity
+	// Saturation is demand ÷ capacity. While capacity is 0, the demand is divided by the capacity
 	// that is expected: the last one known, else the configured one, at least
 	// 1. So it is never NaN, and it can be summed over replicas of which some
 	// are still loading.
@@ -27,7 +27,8 @@ func (g *Gate) Stats() Stats {
 	} else {
 		s.Held = g.queue.Len() + g.lobby.Len()
 	}
-	s.Saturation = float64(g.running+g.queue.Len()) / float64(g.slots())
+	s.Demand = g.running + g.queue.Len()
+	s.Saturation = float64(s.Demand) / float64(g.slots())
 	return s
 }
 

@@ -20,25 +20,26 @@ type exchange struct {
 	flusher interface{ FlushError() error }
 	setter  interface{ SetWriteDeadline(time.Time) error }
 
-	id      string
-	errors  func(*openai.Error) []byte // the shape of error bodies
-	asked   string                     // the model that the request names
-	route   string                     // the pattern; empty until known
-	model   string                     // a served name, or unknown
-	start   time.Time
-	bytes   int64         // of the body
-	queued  time.Duration // negative until admitted
-	meter   *meter        // nil unless the engine was asked
-	modeled bool          // a route of the engine
-	timed   bool          // one whose latency is measured
-	stream  bool          // the caller asked for a stream
-	gone    bool          // the client left before its answer was complete
-	lost    bool          // a write to it failed
-	cut     string        // who ended a stream early; empty when nobody did
-	status  int           // 0 until the status line left
-	written int64
-	wrote   time.Duration // when the last byte was handed over, from start
-	renew   time.Duration // when the client's time to read is next renewed
+	id       string
+	errors   func(*openai.Error) []byte // the shape of error bodies
+	asked    string                     // the model that the request names
+	route    string                     // the pattern; empty until known
+	model    string                     // a served name, or unknown
+	start    time.Time
+	bytes    int64         // of the body
+	standing               // of the caller
+	queued   time.Duration // negative until admitted
+	meter    *meter        // nil unless the engine was asked
+	modeled  bool          // a route of the engine
+	timed    bool          // one whose latency is measured
+	stream   bool          // the caller asked for a stream
+	gone     bool          // the client left before its answer was complete
+	lost     bool          // a write to it failed
+	cut      string        // who ended a stream early; empty when nobody did
+	status   int           // 0 until the status line left
+	written  int64
+	wrote    time.Duration // when the last byte was handed over, from start
+	renew    time.Duration // when the client's time to read is next renewed
 }
 
 type exchangeKey struct{}

@@ -16,15 +16,6 @@ import (
 	"infer/internal/openai"
 )
 
-// admit takes a slot or waits for one, which holds the body's bytes.
-type admit func(ctx context.Context, bytes int64) (release func(), queued time.Duration, err error)
-
-// whenReady admits what costs the engine next to nothing: no slot, no queue.
-func (s *Server) whenReady(ctx context.Context, bytes int64) (func(), time.Duration, error) {
-	queued, err := s.gate.Ready(ctx, bytes)
-	return func() {}, queued, err
-}
-
 // engine is the way of a request to the model: read and understand it, wait
 // for admission, relay. timed routes generate: they count in the latency
 // metrics and may stream. Translators stand before admission, so that what they
@@ -98,7 +89,7 @@ func (s *Server) ask(admit admit, timed bool) http.HandlerFunc {
 		if timed && x.stream {
 			rl.keep()
 		}
-		release, queued, err := admit(ctx, x.bytes)
+		release, queued, err := admit(ctx, x.request())
 		if timed {
 			s.metrics.queue.Observe(queued.Seconds())
 		}
@@ -109,7 +100,7 @@ func (s *Server) ask(admit admit, timed bool) http.HandlerFunc {
 			rl.refuse(err, queued)
 			return
 		}
-		defer release()
+		defer func() { release(x.served()) }()
 		// The engine may have learned its models while the request was held.
 		label, e := serves(s.eng.Status().Models, x.asked)
 		if e != nil {

@@ -16,6 +16,7 @@ type meter struct {
 
 	tokens     prometheus.Counter // completion tokens of this model
 	prompt     atomic.Int64
+	cached     atomic.Int64 // of the prompt
 	completion atomic.Int64
 	first      atomic.Int64 // nanoseconds from start to the first token; 0 while there is none
 	last       atomic.Int64
@@ -28,6 +29,7 @@ func (m *metrics) meter(start time.Time, model string) *meter {
 // Prompt implements engine.Meter.
 func (mt *meter) Prompt(tokens, cached int) {
 	mt.prompt.Store(int64(tokens))
+	mt.cached.Store(int64(cached))
 	mt.m.tokens.WithLabelValues(mt.model, kindPrompt).Add(float64(max(tokens, 0)))
 	mt.m.tokens.WithLabelValues(mt.model, kindCached).Add(float64(max(cached, 0)))
 }

@@ -43,6 +43,7 @@ func (s *Server) routes(reg *prometheus.Registry) *chi.Mux {
 	get("/readyz", s.readyz)
 	get("/health", s.readyz)
 	get("/startupz", s.startupz)
+	get("/scale", s.scale)
 	var all prometheus.Gatherer = reg
 	if own, ok := s.eng.(prometheus.Gatherer); ok { // under names of its own, so that one scrape is enough
 		all = prometheus.Gatherers{reg, own}
@@ -55,7 +56,7 @@ func (s *Server) routes(reg *prometheus.Registry) *chi.Mux {
 // quiet are the routes that machines ask all day.
 func quiet(route string) bool {
 	switch route {
-	case "/livez", "/readyz", "/health", "/startupz", "/metrics":
+	case "/livez", "/readyz", "/health", "/startupz", "/metrics", "/scale":
 		return true
 	}
 	return false
@@ -98,6 +99,7 @@ GET  /v1/models[/ID]        served models
 GET  /livez                 should this process live on
 GET  /readyz                may traffic be sent (also /health)
 GET  /startupz              has the engine started
+GET  /scale                 how full this replica is, for a scaler
 GET  /metrics               Prometheus and OpenMetrics
 `
 
