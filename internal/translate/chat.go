@@ -30,6 +30,8 @@ type chatRequest struct {
 	TopLogprobs         *int           `json:"top_logprobs,omitzero"`
 	User                string         `json:"user,omitzero"`
 
+	// vLLM's way to set a variable of the chat template.
+	TemplateKwargs map[string]bool `json:"chat_template_kwargs,omitempty"`
 	// vLLM's way to let the model go on with the last message.
 	ContinueFinalMessage bool  `json:"continue_final_message,omitzero"`
 	AddGenerationPrompt  *bool `json:"add_generation_prompt,omitzero"`

@@ -51,5 +51,6 @@ func countRequest(r *http.Request) (*http.Request, *openai.Error) {
 		return nil, e
 	}
 	return forward(r, "/tokenize", chatRequest{Model: p.Model, Messages: chat.Messages, Tools: chat.Tools,
+		TemplateKwargs:       chat.TemplateKwargs,
 		ContinueFinalMessage: chat.ContinueFinalMessage, AddGenerationPrompt: chat.AddGenerationPrompt})
 }

@@ -167,10 +167,15 @@ func (p *prompt) choose(r *chatRequest) *openai.Error {
 	return nil
 }
 
-// thinking checks what is asked for. An engine thinks as its model does, so
-// that the budget is not passed on.
-func (p *prompt) thinking(*chatRequest) *openai.Error {
-	if p.Thinking != nil && !slices.Contains([]string{"enabled", "adaptive", "disabled"}, p.Thinking.Type) {
+// thinking switches thoughts off where the model's template can. An engine
+// thinks as much as its model does, so that the budget is not passed on.
+func (p *prompt) thinking(r *chatRequest) *openai.Error {
+	switch {
+	case p.Thinking == nil:
+	case p.Thinking.Type == "disabled":
+		// An effort of none would say the same, but not every engine takes it.
+		r.TemplateKwargs = map[string]bool{"enable_thinking": false, "thinking": false}
+	case p.Thinking.Type != "enabled" && p.Thinking.Type != "adaptive":
 		return invalid("thinking.type", "must be enabled, adaptive or disabled")
 	}
 	return nil

@@ -60,7 +60,7 @@ func (d *messages) chat() (*chatRequest, *answer) { return &d.request, &answer{m
 
 func (d *messages) names() [][2]string {
 	return [][2]string{{"stop", "stop_sequences"}, {"response_format", "output_config.format"},
-		{"reasoning_effort", "output_config.effort"}, {"parallel_tool_calls", "tool_choice.disable_parallel_tool_use"},
+		{"reasoning_effort", "output_config.effort"}, {"chat_template_kwargs", "thinking"}, {"parallel_tool_calls", "tool_choice.disable_parallel_tool_use"},
 		{"continue_final_message", "a last message of the assistant"},
 		{"add_generation_prompt", "a last message of the assistant"}}
 }

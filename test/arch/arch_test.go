@@ -46,6 +46,7 @@ var arrows = map[string][]string{
 
 	"test/arch":      {},
 	"test/protocols": {"internal/serve", "internal/engine", "internal/openai"},
+	"test/recital":   {"internal/engine/onnx/gguf/gguftest"},
 	"test/scripts":   {},
 	"test/vllm":      {},
 }

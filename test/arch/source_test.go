@@ -88,7 +88,7 @@ func TestOnlyMain(t *testing.T) {
 	for _, p := range packages(t) {
 		for _, name := range p.code() {
 			s := parse(t, name)
-			if p.path() != "cmd/infer" || filepath.Base(name) != "main.go" {
+			if p.Name != "main" || filepath.Base(name) != "main.go" {
 				s.uses(onlyMain, func(at token.Position, what string) {
 					t.Errorf("%s: %s belongs to main.go", at, what)
 				})

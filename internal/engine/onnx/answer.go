@@ -28,6 +28,7 @@ func (j *job) serve(w http.ResponseWriter, r *http.Request) {
 		openai.WriteError(w, wireError(err))
 		return
 	}
+	u.CompletionDetails = j.thought(parts)
 	body := j.echoed
 	body.Usage = &u
 	for _, p := range j.best(parts) {
@@ -61,6 +62,7 @@ func (j *job) serveStream(w http.ResponseWriter, ctx context.Context) {
 		return // the server ends the stream for a deadline or a drain
 	}
 	if err == nil && j.includeUsage {
+		u.CompletionDetails = j.thought(parts)
 		body.Choices, body.Usage = []choice{}, &u
 		err = s.Send(body)
 	}
@@ -77,6 +79,7 @@ type part struct {
 	index  int
 	begun  bool
 	parser *outputParser // of a chat
+	thinks int           // tokens of its thoughts, and of what encloses them
 	text   []byte
 	think  []byte
 	calls  []toolCall
@@ -106,7 +109,7 @@ func (p *part) add(q piece) {
 	if p.parser == nil {
 		p.text = append(p.text, q.text...)
 	} else {
-		for _, s := range p.parser.feed(q.text, q.finish != "") {
+		for _, s := range p.parse(q) {
 			p.collect(s)
 		}
 	}
@@ -120,6 +123,28 @@ func (p *part) add(q piece) {
 	if q.finish != "" {
 		p.finish = q
 	}
+}
+
+// parse reads the piece of a chat, and counts the tokens of thoughts.
+func (p *part) parse(q piece) []segment {
+	inside := p.parser.thinks()
+	list := p.parser.feed(q.text, q.finish != "")
+	if inside || p.parser.thinks() {
+		p.thinks += q.tokens
+	}
+	return list
+}
+
+// thought is what a chat's answer says of its thoughts in its usage.
+func (j *job) thought(parts []*part) *completionDetails {
+	if !j.chat {
+		return nil
+	}
+	d := &completionDetails{}
+	for _, p := range parts {
+		d.ReasoningTokens += p.thinks
+	}
+	return d
 }
 
 // best picks the n likeliest of each prompt's choices, by log-probability a
@@ -216,7 +241,7 @@ func (p *part) chatDeltas(q piece, lp any, first bool) []choice {
 	if first {
 		list = append(list, choice{Index: p.index, Delta: &delta{Role: "assistant", Content: &empty}})
 	}
-	for _, s := range p.parser.feed(q.text, q.finish != "") {
+	for _, s := range p.parse(q) {
 		switch s.kind {
 		case content:
 			put(delta{Content: &s.text})

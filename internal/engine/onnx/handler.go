@@ -66,6 +66,10 @@ func (l *live) chatJob(ctx context.Context, f fields, model string) (*job, *open
 	if fault != nil {
 		return nil, fault
 	}
+	with, fault := f.settings(l.chat)
+	if fault != nil {
+		return nil, fault
+	}
 	rules, fault := l.outputRules(ctx, f, &o, &use)
 	if fault != nil {
 		return nil, fault
@@ -73,7 +77,7 @@ func (l *live) chatJob(ctx context.Context, f fields, model string) (*job, *open
 	if fault := cmp.Or(f.chatLogprobs(&o), o.wantsToken(), f.rest()); fault != nil {
 		return nil, fault
 	}
-	r, err := l.chat.render(l.tok, messages, use.offered())
+	r, err := l.chat.render(l.tok, messages, use.offered(), with)
 	if err != nil {
 		return nil, openai.Invalid("messages", openai.CodeInvalidValue, "%v", err)
 	}
@@ -245,7 +249,11 @@ func (l *live) tokenized(f fields) ([]int32, *openai.Error) {
 		if fault != nil {
 			return nil, fault
 		}
-		r, err := l.chat.render(l.tok, messages, use.offered())
+		with, fault := f.settings(l.chat)
+		if fault != nil {
+			return nil, fault
+		}
+		r, err := l.chat.render(l.tok, messages, use.offered(), with)
 		if err != nil {
 			return nil, openai.Invalid("messages", openai.CodeInvalidValue, "%v", err)
 		}

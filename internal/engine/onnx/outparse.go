@@ -65,6 +65,9 @@ func newOutputParser(u *toolUse, f *callFormat, thinking bool) *outputParser {
 	return p
 }
 
+// thinks says whether the text goes on inside the model's thoughts.
+func (p *outputParser) thinks() bool { return p.state == inThought }
+
 // feed takes more text and returns what it decides. final says that no more
 // will come.
 func (p *outputParser) feed(text string, final bool) []segment {

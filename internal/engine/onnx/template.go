@@ -21,6 +21,7 @@ type chatTemplate struct {
 	tmpl    *jinja.Template   // nil when the model has none
 	values  map[string]string // bos_token and the like
 	control []string          // texts of the special tokens
+	source  string
 
 	knowsTools bool       // the template writes tools into the prompt
 	calls      callFormat // how the model writes tool calls
@@ -79,6 +80,7 @@ func loadChatTemplate(dir string, tok *tokenizer.Tokenizer) (*chatTemplate, erro
 			Message: fmt.Sprintf("chat template of %s: %v", dir, err),
 			Remedy:  "put a template that compiles into chat_template.jinja of the model folder"}
 	}
+	t.source = source
 	t.knowsTools = strings.Contains(source, "tools")
 	t.calls = callFormatOf(source)
 	return t, nil
@@ -113,13 +115,20 @@ type rendered struct {
 // render applies the template and encodes the result. Control tokens come from
 // the template alone: what looks like one inside a message or a tool is encoded
 // as text.
-func (t *chatTemplate) render(tok *tokenizer.Tokenizer, messages []message, tools []tool) (rendered, error) {
+func (t *chatTemplate) render(tok *tokenizer.Tokenizer, messages []message, tools []tool, with settings) (rendered, error) {
 	if t.tmpl == nil {
 		return rendered{}, errNoTemplate
 	}
 	data := map[string]jinja.Value{"add_generation_prompt": jinja.NewBool(true)}
 	for k, v := range t.values {
 		data[k] = jinja.NewString(v)
+	}
+	for k, raw := range with {
+		v, err := templateValue(raw, t.fenceControl)
+		if err != nil {
+			return rendered{}, fmt.Errorf("chat_template_kwargs.%s: %w", k, err)
+		}
+		data[k] = v
 	}
 	if len(tools) > 0 && !t.knowsTools {
 		messages = withToolPrompt(messages, tools)

@@ -7,6 +7,12 @@ type usage struct {
 	CompletionTokens int           `json:"completion_tokens"`
 	TotalTokens      int           `json:"total_tokens"`
 	PromptDetails    promptDetails `json:"prompt_tokens_details"`
+	// Of a chat only, since no other answer is parsed.
+	CompletionDetails *completionDetails `json:"completion_tokens_details,omitzero"`
+}
+
+type completionDetails struct {
+	ReasoningTokens int `json:"reasoning_tokens"`
 }
 
 type promptDetails struct {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 )
 
 // Spec describes a tiny Llama model. The zero value is a model of two layers
@@ -48,7 +49,7 @@ func Tiny(dir string, s Spec) (string, error) {
 // sizes do not fit the type's blocks.
 func Model(s Spec) File {
 	s = s.withDefaults()
-	f := File{Keys: s.metadata()}
+	f := File{Keys: s.metadata(Vocabulary(), specials, chatTemplate)}
 	w := weights{rng: rand.New(rand.NewPCG(s.Seed, 2026)), s: s, f: &f}
 	vocab := len(Vocabulary())
 	w.matrix("token_embd.weight", s.Width, vocab, 1)
@@ -76,16 +77,16 @@ func Model(s Spec) File {
 }
 
 // metadata is what llama.cpp's converter writes for such a model.
-func (s Spec) metadata() []Key {
-	tokens := Vocabulary()
+func (s Spec) metadata(tokens, control []string, template string) []Key {
 	types := make([]int32, len(tokens))
-	for i := range types {
+	for i, token := range tokens {
 		types[i] = 1
+		if slices.Contains(control, token) {
+			types[i] = 3
+		} else if token == userDefined {
+			types[i] = 4
+		}
 	}
-	for i := range specials {
-		types[i] = 3
-	}
-	types[len(tokens)-1] = 4
 	u := func(n int) uint32 { return uint32(n) }
 	return []Key{
 		{"general.architecture", "llama"},
@@ -110,7 +111,7 @@ func (s Spec) metadata() []Key {
 		{"tokenizer.ggml.eos_token_id", uint32(2)},
 		{"tokenizer.ggml.padding_token_id", uint32(0)},
 		{"tokenizer.ggml.add_bos_token", false},
-		{"tokenizer.chat_template", chatTemplate},
+		{"tokenizer.chat_template", template},
 	}
 }
 
@@ -131,8 +132,10 @@ func Vocabulary() []string {
 	for _, m := range mergePairs {
 		out = append(out, m[0]+m[1])
 	}
-	return append(out, "<tool>")
+	return append(out, userDefined)
 }
+
+const userDefined = "<tool>"
 
 var mergePairs = [][2]string{
 	{"h", "e"}, {"t", "he"}, {"Ġ", "t"}, {"Ġ", "the"}, {"i", "n"}, {"a", "n"}, {"l", "l"}, {"Ġ", "a"}, {"e", "r"}, {"o", "n"}, {"r", "e"},
