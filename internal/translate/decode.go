@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"bytes"
 	"encoding/json/jsontext"
 	"encoding/json/v2"
 	"errors"
@@ -14,14 +15,52 @@ import (
 // lenient lets text from a model that is not UTF-8 through, as U+FFFD.
 var lenient = jsontext.AllowInvalidUTF8(true)
 
-// decode parses a value of a request strictly. at is where the value stands in
-// the request; the error names the field at fault from there.
+// maxNullable bounds in how many objects of one value unknown fields may be null.
+const maxNullable = 16
+
+// decode parses a value of a request strictly, but for a field that is null,
+// which is as good as none. at is where the value stands in the request; the
+// error names the field at fault from there.
 func decode[T any](raw []byte, at string) (T, *openai.Error) {
-	var v T
-	if err := json.Unmarshal(raw, &v, json.RejectUnknownMembers(true)); err != nil {
-		return v, fault(err, at)
+	for range maxNullable {
+		var v T
+		err := json.Unmarshal(raw, &v, json.RejectUnknownMembers(true))
+		if err == nil {
+			return v, nil
+		}
+		var semantic *json.SemanticError
+		if !errors.As(err, &semantic) || !errors.Is(err, json.ErrUnknownName) {
+			return v, fault(err, at)
+		}
+		var dropped bool
+		if raw, dropped = withoutNulls(raw, semantic.JSONPointer.Parent()); !dropped {
+			return v, fault(err, at)
+		}
 	}
-	return v, nil
+	var none T
+	return none, invalid(at, "has unknown fields in too many of its objects; leave them out")
+}
+
+// withoutNulls returns valid JSON without those members of one of its objects
+// that are null, and whether there were any.
+func withoutNulls(raw []byte, object jsontext.Pointer) (less []byte, dropped bool) {
+	var out bytes.Buffer
+	d, e := jsontext.NewDecoder(bytes.NewReader(raw)), jsontext.NewEncoder(&out)
+	for {
+		token, err := d.ReadToken()
+		if err != nil { // the end, for it was parsed before
+			return out.Bytes(), dropped
+		}
+		token = token.Clone()
+		kind, n := d.StackIndex(d.StackDepth())
+		isName := kind == '{' && n%2 == 1
+		if isName && d.StackPointer().Parent() == object && d.PeekKind() == 'n' {
+			dropped = true
+			_ = d.SkipValue()
+			continue
+		}
+		_ = e.WriteToken(token) // to a buffer, in a valid order
+	}
 }
 
 // fault says what the parser found, without repeating the client's values.
