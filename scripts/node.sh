@@ -26,7 +26,7 @@ mkdir -p "$(dirname "$folder")" || die "cannot write $(dirname "$folder"); set I
 temporary=$(mktemp -d "$folder.XXXXXX")
 trap 'rm -rf "$temporary"' EXIT
 
-echo "node: the packages of $from to $folder (27 MB)" >&2
+echo "node: the packages of $from to $folder" >&2
 cp "$from/package.json" "$from/package-lock.json" "$temporary"
 # Some packages ask for Node.js 22 and run on 20 as well. No script of a package
 # is run. npm's own cache and logs are kept apart and thrown away.

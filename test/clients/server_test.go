@@ -71,9 +71,14 @@ type server struct {
 // start runs infer serve on a free port. It does not wait for the model.
 func start(t *testing.T, args ...string) *server {
 	t.Helper()
-	cmd := exec.Command(binary, append([]string{"serve", "--listen=127.0.0.1:0", "--cache", cache,
-		"--model", fromMake(t, "INFER_TEST_MODEL_GGUF"), "--served-model-name", model,
+	return launch(t, append([]string{"--cache", cache, "--model", fromMake(t, "INFER_TEST_MODEL_GGUF"), "--served-model-name", model,
 		"--onnx-library", fromMake(t, "INFER_TEST_ONNXRUNTIME")}, args...)...)
+}
+
+// launch runs infer serve on a free port, with no other arguments than these.
+func launch(t *testing.T, args ...string) *server {
+	t.Helper()
+	cmd := exec.Command(binary, append([]string{"serve", "--listen=127.0.0.1:0"}, args...)...)
 	cmd.Env = []string{"HOME=" + t.TempDir()}
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
@@ -102,11 +107,16 @@ func start(t *testing.T, args ...string) *server {
 func ready(t *testing.T, args ...string) *server {
 	t.Helper()
 	s := start(t, args...)
+	s.untilReady()
+	return s
+}
+
+func (s *server) untilReady() {
+	s.t.Helper()
 	s.until("the model to be ready", func() bool {
 		status, _ := s.get("/readyz")
 		return status == http.StatusOK
 	})
-	return s
 }
 
 // stop ends the process; a test that cares how it ends waits on done first.
