@@ -29,6 +29,10 @@ const (
 //	invalid_value            400      a field has a wrong type or an impossible value
 //	missing_field            400      a required field is absent
 //	unsupported_parameter    400      a field this engine does not implement
+//	limit_exceeded           400      a field is over a limit of this server
+//	field_not_allowed        400      a field that clients of this server may not set
+//	media_not_allowed        400      a picture or sound of a kind or from a place that is not allowed
+//	media_unreadable         400      a picture or sound that is broken or cannot be fetched
 //	context_length_exceeded  400      prompt plus asked tokens do not fit the context
 //	model_not_found          404      no model of that name is served
 //	route_not_found          404      no such path
@@ -38,6 +42,7 @@ const (
 //	unsupported_media_type   415      the body is not JSON
 //	queue_full               429      the queue is over its bound
 //	engine_not_ready         503      the engine is starting or failed
+//	too_many_connections     503      all connections are taken
 //	draining                 503      the server is stopping
 //	engine_broke_off         502      the engine broke before the first byte
 //	deadline_exceeded        504      the deadline passed in the queue
@@ -47,6 +52,10 @@ const (
 	CodeInvalidValue     = "invalid_value"
 	CodeMissingField     = "missing_field"
 	CodeUnsupported      = "unsupported_parameter"
+	CodeLimit            = "limit_exceeded"
+	CodeFieldDenied      = "field_not_allowed"
+	CodeMedia            = "media_not_allowed"
+	CodeMediaUnreadable  = "media_unreadable"
 	CodeContextLength    = "context_length_exceeded"
 	CodeModelNotFound    = "model_not_found"
 	CodeRouteNotFound    = "route_not_found"
@@ -56,6 +65,7 @@ const (
 	CodeMediaType        = "unsupported_media_type"
 	CodeQueueFull        = "queue_full"
 	CodeNotReady         = "engine_not_ready"
+	CodeConnections      = "too_many_connections"
 	CodeDraining         = "draining"
 	CodeBrokeOff         = "engine_broke_off"
 	CodeDeadline         = "deadline_exceeded"

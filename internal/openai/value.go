@@ -107,13 +107,40 @@ func (v Value) Len() int {
 	return n
 }
 
-// String is the text of a string, unescaped; empty for another kind.
-func (v Value) String() string {
-	if v.Kind() != '"' {
-		return ""
+// Find returns the members with a wanted name at any depth within v, in one
+// pass, and the number of objects.
+func (v Value) Find(wanted func(name []byte) bool) (found []Member, objects int) {
+	for i := 0; i < len(v.Text); i++ {
+		switch v.Text[i] {
+		case '{':
+			objects++
+		case '"':
+			at := i
+			i = stringEnd(v.Text, i)
+			colon := skipSpace(v.Text, i+1)
+			if colon >= len(v.Text) || v.Text[colon] != ':' {
+				continue
+			}
+			if name := unquote(v.Text[at : i+1]); wanted(name) {
+				from := skipSpace(v.Text, colon+1)
+				found = append(found, Member{string(name), Value{v.Text[from:valueEnd(v.Text, from)], v.At + from}})
+			}
+		}
 	}
-	return string(unquote(v.Text))
+	return found, objects
 }
+
+// Bytes is the text of a string, unescaped; nil for another kind. It may be a
+// part of the body: do not change it.
+func (v Value) Bytes() []byte {
+	if v.Kind() != '"' {
+		return nil
+	}
+	return unquote(v.Text)
+}
+
+// String is the text of a string, unescaped; empty for another kind.
+func (v Value) String() string { return string(v.Bytes()) }
 
 // StringBytes is the length of a string's text as it stands in the body, which
 // is never less than its unescaped length.

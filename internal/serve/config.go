@@ -4,18 +4,23 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"infer/internal/policy"
 )
 
 // Config bounds what one replica accepts and how long it lets things take.
 type Config struct {
-	Grace          time.Duration `help:"The platform's termination grace period. Open streams run on for four fifths of it, at most until 5s before its end." default:"30s" env:"INFER_GRACE"`
-	Hold           time.Duration `help:"How long a request waits for a starting engine." default:"200s" env:"INFER_HOLD"`
-	CommitAfter    time.Duration `help:"How long a stream's status line waits for the first event; after it 200 goes out, and comments keep the line open." default:"15s" env:"INFER_COMMIT_AFTER"`
-	ClientStall    time.Duration `help:"How long a client may leave its answer unread before it is cut." default:"60s" env:"INFER_CLIENT_STALL"`
-	MaxQueue       int           `help:"Requests that may wait for a slot." default:"256" env:"INFER_MAX_QUEUE"`
-	MaxQueueBytes  int64         `help:"Bytes of all bodies that wait for a slot or for a starting engine." default:"268435456" env:"INFER_MAX_QUEUE_BYTES"`
-	MaxConcurrency int           `help:"Requests that may run in the engine at once; 0 is the engine's own number of slots." default:"0" env:"INFER_MAX_CONCURRENCY"`
-	MaxBodyBytes   int64         `help:"Largest request body." default:"8388608" env:"INFER_MAX_BODY_BYTES"`
+	Grace             time.Duration `help:"The platform's termination grace period. Open streams run on for four fifths of it, at most until 5s before its end." default:"30s" env:"INFER_GRACE"`
+	Hold              time.Duration `help:"How long a request waits for a starting engine." default:"200s" env:"INFER_HOLD"`
+	CommitAfter       time.Duration `help:"How long a stream's status line waits for the first event; after it 200 goes out, and comments keep the line open." default:"15s" env:"INFER_COMMIT_AFTER"`
+	ClientStall       time.Duration `help:"How long a client may leave its answer unread before it is cut." default:"60s" env:"INFER_CLIENT_STALL"`
+	MaxQueue          int           `help:"Requests that may wait for a slot." default:"256" env:"INFER_MAX_QUEUE"`
+	MaxQueueBytes     int64         `help:"Bytes of all bodies that wait for a slot or for a starting engine." default:"268435456" env:"INFER_MAX_QUEUE_BYTES"`
+	MaxConcurrency    int           `help:"Requests that may run in the engine at once; 0 is the engine's own number of slots." default:"0" env:"INFER_MAX_CONCURRENCY"`
+	MaxBodyBytes      int64         `help:"Largest request body." default:"8388608" env:"INFER_MAX_BODY_BYTES"`
+	MaxMediaBodyBytes int64         `help:"Largest request body with its pictures and sounds, for an engine that takes them. The rest of it is bounded by --max-body-bytes." default:"33554432" env:"INFER_MAX_MEDIA_BODY_BYTES"`
+	MaxConnections    int           `help:"Connections at once. Over it, 64 more are taken on which only probes and metrics are answered." default:"4096" env:"INFER_MAX_CONNECTIONS"`
+	Policy            policy.Config `embed:""`
 }
 
 // Validate reports every fault at once.
@@ -36,14 +41,23 @@ func (c Config) Validate() error {
 	if c.MaxQueue < 0 {
 		errs = append(errs, fmt.Errorf("max-queue: must not be negative, got %d; 0 refuses whoever finds no slot", c.MaxQueue))
 	}
-	if c.MaxQueueBytes < c.MaxBodyBytes {
-		errs = append(errs, fmt.Errorf("max-queue-bytes: must hold one body of %d bytes, got %d; lower --max-body-bytes or raise it", c.MaxBodyBytes, c.MaxQueueBytes))
+	if most := max(c.MaxBodyBytes, c.MaxMediaBodyBytes); c.MaxQueueBytes < most {
+		errs = append(errs, fmt.Errorf("max-queue-bytes: must hold one body of %d bytes, got %d; lower --max-body-bytes and --max-media-body-bytes or raise it", most, c.MaxQueueBytes))
 	}
 	if c.MaxConcurrency < 0 {
 		errs = append(errs, fmt.Errorf("max-concurrency: must not be negative, got %d; 0 takes the engine's own", c.MaxConcurrency))
 	}
 	if c.MaxBodyBytes <= 0 {
 		errs = append(errs, fmt.Errorf("max-body-bytes: must be positive, got %d; the default is 8388608", c.MaxBodyBytes))
+	}
+	if c.MaxMediaBodyBytes < c.MaxBodyBytes {
+		errs = append(errs, fmt.Errorf("max-media-body-bytes: must be at least --max-body-bytes, %d, got %d", c.MaxBodyBytes, c.MaxMediaBodyBytes))
+	}
+	if c.MaxConnections <= 0 {
+		errs = append(errs, fmt.Errorf("max-connections: must be positive, got %d; the default is 4096", c.MaxConnections))
+	}
+	if err := c.Policy.Faults(); err != nil {
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

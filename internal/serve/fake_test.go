@@ -11,13 +11,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"infer/internal/engine"
+	"infer/internal/policy"
 )
 
 // fake is an engine whose phases and answers a test writes.
 type fake struct {
 	engine.State
 	serve http.HandlerFunc
+	media bool
 }
+
+func (f *fake) TakesMedia() bool { return f.media }
 
 func (f *fake) Run(ctx context.Context) error { <-ctx.Done(); return nil }
 
@@ -50,7 +54,9 @@ func (l *logBuffer) String() string {
 // config is what most tests want.
 func config() Config {
 	return Config{Grace: 30 * time.Second, Hold: 200 * time.Second, CommitAfter: 15 * time.Second, ClientStall: time.Minute,
-		MaxQueue: 16, MaxQueueBytes: 8 << 20, MaxBodyBytes: 1 << 20}
+		MaxQueue: 16, MaxQueueBytes: 8 << 20, MaxBodyBytes: 1 << 20, MaxMediaBodyBytes: 4 << 20, MaxConnections: 256,
+		Policy: policy.Config{MaxN: 64, MaxPrompts: 2048, MaxTools: 128, MaxSchemaBytes: 64 << 10, MaxMediaBytes: 2 << 20,
+			MediaTypes: []string{"image/png"}}}
 }
 
 type fixture struct {

@@ -38,6 +38,9 @@ func (s *Server) engine(admit admit, timed bool, translators ...func(http.Handle
 		if !ok {
 			return
 		}
+		if body, ok = s.police(ctx, x, body, &req); !ok {
+			return
+		}
 		x.stream, x.asked, x.bytes = req.Stream, req.Model, int64(len(body))
 		r = r.WithContext(ctx)
 		if id := r.Header["X-Request-Id"]; len(id) != 1 || id[0] != x.id { // the engine's log shall name the same
@@ -156,9 +159,9 @@ func acceptable(r *http.Request) *openai.Error {
 // read takes the whole body, within its limits of size and time. It sets
 // x.gone when the client left in the middle.
 func (s *Server) read(x *exchange, r *http.Request) ([]byte, *openai.Error) {
-	limit := s.cfg.MaxBodyBytes
+	limit, flag := s.bodyLimit()
 	tooLarge := &openai.Error{Status: http.StatusRequestEntityTooLarge, Type: openai.TypeInvalidRequest, Code: openai.CodeTooLarge,
-		Message: "the body is larger than " + strconv.FormatInt(limit, 10) + " bytes; shorten it or raise --max-body-bytes"}
+		Message: "the body is larger than " + strconv.FormatInt(limit, 10) + " bytes; shorten it or raise " + flag}
 	if r.ContentLength > limit {
 		x.Header().Set("Connection", "close") // the rest of the body is not read
 		return nil, tooLarge

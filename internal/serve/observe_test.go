@@ -136,7 +136,7 @@ func TestFirstScrape(t *testing.T) {
 	for _, p := range []string{"starting", "pulling", "loading", "compiling", "warming"} {
 		want = append(want, fmt.Sprintf(`infer_start_phase_seconds_count{phase="%s"} 0`, p), fmt.Sprintf(`infer_start_phase_seconds_sum{phase="%s"} 0`, p))
 	}
-	for _, reason := range []string{"queue_full", "queue_bytes", "not_ready", "engine_failed", "draining", "deadline"} {
+	for _, reason := range []string{"queue_full", "queue_bytes", "not_ready", "engine_failed", "draining", "deadline", "connections"} {
 		want = append(want, fmt.Sprintf(`infer_rejected_total{reason="%s"} 0`, reason))
 	}
 	for _, by := range []string{"client", "engine", "deadline", "drain"} {

@@ -18,6 +18,7 @@ import (
 
 	"infer/internal/admission"
 	"infer/internal/engine"
+	"infer/internal/policy"
 )
 
 // Limits of a connection. There is no write timeout: a stream may take hours.
@@ -26,6 +27,8 @@ const (
 	readBodyTimeout   = 60 * time.Second
 	idleTimeout       = 120 * time.Second
 	maxHeaderBytes    = 64 << 10
+	maxHeaderValues   = 200
+	maxStreams        = 128 // of one HTTP/2 connection
 )
 
 // Server answers for one engine.
@@ -34,6 +37,7 @@ type Server struct {
 	eng     engine.Engine
 	log     *slog.Logger
 	gate    *admission.Gate
+	policy  *policy.Policy
 	metrics *metrics
 	life    *life
 	router  *chi.Mux
@@ -50,6 +54,9 @@ func New(cfg Config, eng engine.Engine, reg *prometheus.Registry, log *slog.Logg
 		MaxQueue: cfg.MaxQueue, MaxQueueBytes: cfg.MaxQueueBytes, Hold: cfg.Hold, Expected: cfg.MaxConcurrency,
 	})}
 	var err error
+	if s.policy, err = policy.New(cfg.Policy); err != nil {
+		return nil, err
+	}
 	if s.metrics, err = newMetrics(reg, s); err == nil {
 		err = s.registerLife(reg)
 	}
@@ -90,15 +97,20 @@ func (s *Server) Run(ctx context.Context, ln net.Listener) error {
 func (s *Server) httpServer(base context.Context) *http.Server {
 	var p http.Protocols
 	p.SetHTTP1(true)
-	p.SetUnencryptedHTTP2(true)
+	p.SetUnencryptedHTTP2(true) // platforms that take http2 from their clients pass it on
+	open := conns{limit: int64(s.cfg.MaxConnections)}
 	return &http.Server{
-		Handler:           s.router,
-		ReadHeaderTimeout: readHeaderTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		Protocols:         &p,
-		BaseContext:       func(net.Listener) context.Context { return base },
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		Handler:             s.router,
+		ReadHeaderTimeout:   readHeaderTimeout,
+		IdleTimeout:         idleTimeout,
+		MaxHeaderBytes:      maxHeaderBytes,
+		MaxHeaderValueCount: maxHeaderValues,
+		Protocols:           &p,
+		HTTP2:               &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		BaseContext:         func(net.Listener) context.Context { return base },
+		ConnContext:         open.arrive,
+		ConnState:           open.leave,
+		ErrorLog:            slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 }
 

@@ -126,7 +126,7 @@ func TestClientThatDoesNotReadOverTCP(t *testing.T) {
 // next that is refused.
 func TestQueueBytes(t *testing.T) {
 	cfg := config()
-	cfg.MaxQueueBytes = cfg.MaxBodyBytes
+	cfg.MaxQueueBytes, cfg.MaxMediaBodyBytes = cfg.MaxBodyBytes, cfg.MaxBodyBytes
 	body := strings.Replace(chat, "{", "{"+strings.Repeat(" ", 700<<10), 1)
 	inBubble(t, cfg, ready(1), tick(3), func(t *testing.T, l *live) {
 		first, second := l.post(t, "/v1/chat/completions", body), l.post(t, "/v1/chat/completions", body)

@@ -19,7 +19,8 @@ var arrows = map[string][]string{
 		"internal/engine/vllm", "internal/engine/onnx", "internal/admission", "internal/engine", "internal/openai"},
 
 	// These never import each other; cmd/infer joins them.
-	"internal/serve":       {"internal/admission", "internal/engine", "internal/translate", "internal/openai"},
+	"internal/serve":       {"internal/admission", "internal/engine", "internal/translate", "internal/policy",
+		"internal/openai"},
 	"internal/jobs":        {"internal/admission", "internal/engine", "internal/openai"},
 	"internal/dapr":        {"internal/admission", "internal/engine", "internal/openai"},
 	"internal/scale":       {"internal/admission", "internal/engine", "internal/openai"},
@@ -40,12 +41,16 @@ var arrows = map[string][]string{
 	"internal/translate": {"internal/openai"},
 	"internal/openai":    {},
 
+	// What a body may ask of an engine: translate knows its protocol, admission
+	// when it runs, the engine how; none of them what a stranger may want.
+	"internal/policy": {"internal/openai"},
+
 	// Doubles and builders for tests: see onlyTests.
 	"internal/engine/onnx/gguf/gguftest": {},
 	"internal/engine/onnx/ort/orttest":   {},
 
 	"test/arch":      {},
-	"test/protocols": {"internal/serve", "internal/engine", "internal/openai"},
+	"test/protocols": {"internal/serve", "internal/policy", "internal/engine", "internal/openai"},
 	"test/recital":   {"internal/engine/onnx/gguf/gguftest"},
 	"test/scripts":   {},
 	"test/vllm":      {},

@@ -17,6 +17,7 @@ import (
 
 	"infer/internal/engine"
 	"infer/internal/openai"
+	"infer/internal/policy"
 	"infer/internal/serve"
 )
 
@@ -197,7 +198,8 @@ func start(t *testing.T) string {
 	eng := &scripted{}
 	eng.Set(engine.Status{Phase: engine.Ready, Slots: 4, Models: []engine.Model{{ID: "m"}}})
 	cfg := serve.Config{Grace: time.Second, Hold: time.Second, CommitAfter: pause / 5, ClientStall: time.Minute,
-		MaxQueue: 8, MaxQueueBytes: 8 << 20, MaxBodyBytes: 1 << 20}
+		MaxQueue: 8, MaxQueueBytes: 8 << 20, MaxBodyBytes: 1 << 20, MaxMediaBodyBytes: 1 << 20, MaxConnections: 64,
+		Policy: policy.Config{MaxN: 8, MaxPrompts: 8, MaxTools: 8, MaxSchemaBytes: 1 << 16, MaxMediaBytes: 1 << 20}}
 	srv, err := serve.New(cfg, eng, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

@@ -66,6 +66,10 @@ func New(cfg Config, memory Memory, log *slog.Logger) (*Engine, error) {
 	return e, nil
 }
 
+// TakesMedia says that requests may hold pictures and sounds: whether a model
+// has eyes only vLLM knows, and refuses them if it has none.
+func (e *Engine) TakesMedia() bool { return true }
+
 // Activity says what the engine does with what it was asked.
 func (e *Engine) Activity() engine.Activity {
 	switch st := e.Status(); {

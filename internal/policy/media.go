@@ -1,0 +1,183 @@
+package policy
+
+import (
+	"bytes"
+	"fmt"
+	"net/url"
+	"slices"
+
+	"infer/internal/openai"
+)
+
+// medium is a picture or a sound in a body.
+type medium struct {
+	param string
+	value openai.Value // the string that holds it, or its address
+	fetch *url.URL     // nil when the body holds it
+}
+
+// messages bounds a conversation, which some protocols allow to be one string.
+func messages(p *Policy, c *call, param string, v openai.Value) *openai.Error {
+	if v.Kind() == '[' {
+		if e := listOf(param, v, maxMessages, ""); e != nil {
+			return e
+		}
+	}
+	return content(p, c, param, v)
+}
+
+// inputs bounds what an encoder gets, which may be text, ids, or content parts.
+func inputs(p *Policy, c *call, param string, v openai.Value) *openai.Error {
+	if e := prompts(p, c, param, v); e != nil {
+		return e
+	}
+	return content(p, c, param, v)
+}
+
+// isMedium says whether a member of this name is, or holds, a medium. vLLM
+// looks at the names more than at the type of a part, so that the type is not
+// asked here: a part without one, or with another, is read all the same.
+func isMedium(name []byte) bool {
+	switch string(name) {
+	case "image_url", "audio_url", "video_url", "file_url", "input_audio", "source",
+		"image_embeds", "audio_embeds", "video_embeds", "prompt_embeds", "mm_processor_kwargs", "media_io_kwargs":
+		return true
+	}
+	return false
+}
+
+// content judges the media anywhere within v. What a tool was called with is
+// data that no engine looks into.
+func content(p *Policy, c *call, param string, v openai.Value) *openai.Error {
+	if k := v.Kind(); k != '[' && k != '{' {
+		return nil
+	}
+	found, objects := v.Find(isMedium)
+	if c.parts += objects; c.parts > maxParts {
+		return openai.Invalid(param, openai.CodeLimit, "%s has more than %d parts; send fewer (%s)", param, maxParts, raise(""))
+	}
+	if !c.limits.Media {
+		return nil
+	}
+	for _, m := range found {
+		at, holder, data := locate(param, v, m.Value.At)
+		if data {
+			continue
+		}
+		if e := p.medium(c, at, m, holder); e != nil {
+			return e
+		}
+		if len(c.media) > maxMedia {
+			return openai.Invalid(at, openai.CodeLimit, "the request has more than the %d media allowed; send fewer (%s)", maxMedia, raise(""))
+		}
+	}
+	return nil
+}
+
+// locate says where in v the value at an offset stands and which object holds
+// it. data is true below what a tool was called with.
+func locate(param string, v openai.Value, at int) (path string, holder openai.Value, data bool) {
+	inside := func(m openai.Value) bool { return m.At <= at && at < m.At+len(m.Text) }
+	for v.At != at {
+		holder = v
+		next := openai.Value{At: at}
+		for i, e := range v.Elements() {
+			if inside(e) {
+				param, next = fmt.Sprintf("%s[%d]", param, i), e
+				break
+			}
+		}
+		for name, m := range v.Members() {
+			if inside(m) {
+				data = data || m.At != at && slices.Contains([]string{"input", "arguments", "parameters", "input_schema"}, string(name))
+				param, next = param+"."+clip(name), m
+				break
+			}
+		}
+		v = next
+	}
+	return param, holder, data
+}
+
+// medium judges one member of a content part.
+func (p *Policy) medium(c *call, param string, m openai.Member, holder openai.Value) *openai.Error {
+	v := m.Value
+	if v.Absent() && holder.Member("uuid").Absent() {
+		return nil
+	}
+	switch m.Name {
+	case "image_url", "audio_url", "video_url", "file_url":
+		// The name under which vLLM caches a medium lets one caller have another's.
+		if id := holder.Member("uuid"); !id.Absent() {
+			if e := p.denies(param[:len(param)-len(m.Name)]+"uuid", "uuid"); e != nil {
+				return e
+			}
+		}
+		if v.Kind() == '{' {
+			param, v = param+".url", v.Member("url")
+		}
+		if v.Absent() {
+			return nil
+		}
+		return p.address(c, param, v)
+	case "input_audio":
+		if v.Kind() != '{' {
+			return wrongKind(param, "an object", v)
+		}
+		format := v.Member("format")
+		t, ok := audioFormats[format.String()]
+		if !ok {
+			return openai.Invalid(param+".format", openai.CodeMedia, "%s.format must be wav, mp3, flac or ogg", param)
+		}
+		return p.bare(c, param+".data", t, v.Member("data"))
+	case "source":
+		switch v.Member("type").String() {
+		case "url":
+			return p.address(c, param+".url", v.Member("url"))
+		case "base64":
+			return p.bare(c, param+".data", v.Member("media_type").String(), v.Member("data"))
+		}
+		return nil // of another kind: a search result's, a text's
+	}
+	return p.denies(param, m.Name) // tensors, and arguments of the engine's decoders
+}
+
+// audioFormats are the formats of input_audio.
+var audioFormats = map[string]string{"wav": "audio/wav", "mp3": "audio/mpeg", "flac": "audio/flac", "ogg": "audio/ogg"}
+
+// address judges a URL: the body holds the medium, or we fetch it, or nobody.
+func (p *Policy) address(c *call, param string, v openai.Value) *openai.Error {
+	if v.Kind() != '"' {
+		return wrongKind(param, "a string", v)
+	}
+	text := v.Bytes()
+	if len(text) >= 5 && bytes.EqualFold(text[:5], []byte("data:")) {
+		head, payload, ok := bytes.Cut(text[5:], []byte(","))
+		kind, encoded := bytes.CutSuffix(head, []byte(";base64"))
+		if !ok || !encoded {
+			return openai.Invalid(param, openai.CodeMediaUnreadable, "%s must be data:TYPE;base64,DATA", param)
+		}
+		if e := p.inspect(param, string(kind), payload); e != nil {
+			return e
+		}
+		c.media = append(c.media, medium{param: param, value: v})
+		return nil
+	}
+	u, e := p.fetcher.allow(param, text)
+	if e == nil {
+		c.media = append(c.media, medium{param: param, value: v, fetch: u})
+	}
+	return e
+}
+
+// bare judges base64 whose type stands beside it.
+func (p *Policy) bare(c *call, param, kind string, v openai.Value) *openai.Error {
+	if v.Kind() != '"' {
+		return wrongKind(param, "a string", v)
+	}
+	if e := p.inspect(param, kind, v.Bytes()); e != nil {
+		return e
+	}
+	c.media = append(c.media, medium{param: param, value: v})
+	return nil
+}

@@ -1,0 +1,74 @@
+package policy
+
+import (
+	"fmt"
+
+	"infer/internal/openai"
+)
+
+// schema bounds what an engine compiles: a JSON schema, as an object or as a
+// text, a grammar, a structural tag. Bytes bound the time a compiler takes far
+// better than any count within.
+func schema(p *Policy, _ *call, param string, v openai.Value) *openai.Error {
+	if n := len(v.Text); n > p.cfg.MaxSchemaBytes && !v.Absent() {
+		return tooLong(param, n, p.cfg.MaxSchemaBytes, "max-schema-bytes")
+	}
+	return patterns(param, v)
+}
+
+// patterns bounds the regular expressions within a schema.
+func patterns(param string, v openai.Value) *openai.Error {
+	for i, e := range v.Elements() {
+		if e := patterns(fmt.Sprintf("%s[%d]", param, i), e); e != nil {
+			return e
+		}
+	}
+	for name, m := range v.Members() {
+		at := param + "." + clip(name)
+		if string(name) == "pattern" && m.StringBytes() > maxRegexBytes {
+			return tooLong(at, m.StringBytes(), maxRegexBytes, "")
+		}
+		if string(name) == "patternProperties" {
+			for regex := range m.Members() {
+				if len(regex) > maxRegexBytes {
+					return tooLong(at, len(regex), maxRegexBytes, "")
+				}
+			}
+		}
+		if e := patterns(at, m); e != nil {
+			return e
+		}
+	}
+	return nil
+}
+
+// members applies rules to the members of an object, and other to what has
+// none.
+func members(rules map[string]rule) rule {
+	return func(p *Policy, c *call, param string, v openai.Value) *openai.Error {
+		for name, m := range v.Members() {
+			if r := rules[string(name)]; r != nil {
+				if e := r(p, c, param+"."+string(name), m); e != nil {
+					return e
+				}
+			}
+		}
+		return nil
+	}
+}
+
+// tools bounds their number, and each one's name and schema, in the shapes of
+// chat completions, responses and messages.
+func tools(of rule) rule {
+	return func(p *Policy, c *call, param string, v openai.Value) *openai.Error {
+		if e := listOf(param, v, p.cfg.MaxTools, "max-tools"); e != nil {
+			return e
+		}
+		for i, tool := range v.Elements() {
+			if e := of(p, c, fmt.Sprintf("%s[%d]", param, i), tool); e != nil {
+				return e
+			}
+		}
+		return nil
+	}
+}

@@ -1,0 +1,63 @@
+package serve
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"sync/atomic"
+
+	"infer/internal/openai"
+)
+
+// reserve is how many connections are taken over the bound, so that a probe
+// still finds an answer: a replica that is full must not be restarted for it.
+const reserve = 64
+
+// conns counts the connections of one server.
+type conns struct {
+	limit int64
+	open  atomic.Int64
+}
+
+type overKey struct{}
+
+// arrive is a http.Server's ConnContext: it marks the connections over the
+// bound, and closes those over the reserve at once. A connection left in the
+// kernel's backlog would hang its client, and every probe behind it, without a
+// word.
+func (c *conns) arrive(ctx context.Context, conn net.Conn) context.Context {
+	n := c.open.Add(1)
+	if n > c.limit+reserve {
+		_ = conn.Close() // net/http finds it closed, and tells leave
+	}
+	if n > c.limit {
+		return context.WithValue(ctx, overKey{}, true)
+	}
+	return ctx
+}
+
+// leave is a http.Server's ConnState.
+func (c *conns) leave(_ net.Conn, state http.ConnState) {
+	if state == http.StateClosed || state == http.StateHijacked {
+		c.open.Add(-1)
+	}
+}
+
+// crowded answers only what machines ask of a replica's health on a connection
+// over the bound, and ends it with the answer.
+func (s *Server) crowded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Context().Value(overKey{}) == nil {
+			next.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("Connection", "close")
+		if quiet(r.URL.Path) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		s.metrics.rejected.WithLabelValues("connections").Inc()
+		openai.WriteError(w, &openai.Error{Status: http.StatusServiceUnavailable, Type: openai.TypeUnavailable, Code: openai.CodeConnections,
+			Message: "all connections are taken; retry after the time in Retry-After, add replicas or raise --max-connections"})
+	})
+}
