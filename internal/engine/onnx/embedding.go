@@ -1,7 +1,10 @@
 package onnx
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"encoding/json/v2"
 	"errors"
 	"fmt"
 	"io"
@@ -18,12 +21,12 @@ import (
 	"infer/internal/openai"
 )
 
-// embedder is a loaded encoder, alone or beside the model that chats. It does
-// not sleep with that one: it is small, and has no cache.
+// embedder is an encoder, alone or beside the model that chats. It does not
+// sleep with that one, because it is small and has no cache; alone it does.
 type embedder struct {
-	*encoder.Encoder
-	names []string
-	alone bool // --model itself is the encoder
+	*encoder.Encoder // nil while it sleeps
+	names            []string
+	alone            bool // --model itself is the encoder
 }
 
 // encoderRoute answers one request of an encoder's route; a nil answer without
@@ -34,7 +37,10 @@ type encoderRoute func(m *embedder, f fields, model string, r *http.Request) (an
 var encoderRoutes = map[string]encoderRoute{
 	"/v1/embeddings": (*embedder).embeddings,
 	"/v1/rerank":     (*embedder).rerank,
+	"/v2/rerank":     (*embedder).rerank,
+	"/rerank":        (*embedder).rerank,
 	"/v1/score":      (*embedder).scores,
+	"/score":         (*embedder).scores,
 	"/classify":      (*embedder).classify,
 }
 
@@ -43,6 +49,9 @@ var encoderRoutes = map[string]encoderRoute{
 func (e *Engine) encode(w http.ResponseWriter, r *http.Request) bool {
 	m := e.embed.Load()
 	route := encoderRoutes[r.URL.Path]
+	if m != nil && r.URL.Path == "/tokenize" && (m.alone || m.named(r)) {
+		route = (*embedder).tokenize
+	}
 	switch {
 	case r.Method != http.MethodPost || route == nil && (m == nil || !m.alone):
 		return false
@@ -53,7 +62,7 @@ func (e *Engine) encode(w http.ResponseWriter, r *http.Request) bool {
 	case m == nil:
 		openai.WriteError(w, wireError(errStopped))
 	default:
-		body, fault := m.answer(r, route)
+		body, fault := e.encoded(m, route, r)
 		if fault != nil {
 			openai.WriteError(w, fault)
 		} else if body != nil { // else the client left
@@ -62,6 +71,41 @@ func (e *Engine) encode(w http.ResponseWriter, r *http.Request) bool {
 	}
 	return true
 }
+
+// encoded answers a request, and wakes an encoder that sleeps.
+func (e *Engine) encoded(m *embedder, route encoderRoute, r *http.Request) (any, *openai.Error) {
+	if m.alone {
+		release, err := e.acquire(r.Context())
+		switch {
+		case err != nil && r.Context().Err() != nil:
+			return nil, nil
+		case err != nil:
+			return nil, wireError(err)
+		}
+		defer func() {
+			e.used.Store(int64(time.Since(e.born)))
+			release()
+		}()
+		m = e.embed.Load()
+	}
+	return m.answer(r, route)
+}
+
+// named says whether a body asks for the encoder, and leaves it to be read.
+func (m *embedder) named(r *http.Request) bool {
+	body, err := io.ReadAll(r.Body)
+	r.Body = io.NopCloser(io.MultiReader(bytes.NewReader(body), failing{err}))
+	var asked struct {
+		Model string `json:"model"`
+	}
+	return err == nil && json.Unmarshal(body, &asked) == nil && slices.Contains(m.names, asked.Model)
+}
+
+// failing reads as a body that broke off with err; nil is its end.
+type failing struct{ err error }
+
+// Read implements io.Reader.
+func (f failing) Read([]byte) (int, error) { return 0, cmp.Or(f.err, io.EOF) }
 
 func (m *embedder) answer(r *http.Request, route encoderRoute) (any, *openai.Error) {
 	body, err := io.ReadAll(r.Body)
@@ -97,42 +141,56 @@ func (e *Engine) writes(model string) *openai.Error {
 }
 
 func encodesOnly(name string) *openai.Error {
-	return wrongModel(name, "is an encoder and writes no text", "/v1/embeddings, /v1/rerank, /v1/score and /classify")
+	return wrongModel(name, "is an encoder and writes no text", "/v1/embeddings, /v1/rerank, /v1/score, /classify and /tokenize")
 }
 
 // withEncoder runs next beside the encoder that the configuration names, or
-// instead of next, when --model is itself one.
+// the encoder alone, when --model is itself one.
 func (e *Engine) withEncoder(ctx context.Context, lib *ort.Library, dev device, next func(context.Context) error) error {
-	alone := encoder.IsModel(e.cfg.Model)
-	dir, names := e.cfg.EmbeddingModel, e.embeddingNames()
+	alone, beside := encoder.IsModel(e.cfg.Model), e.cfg.EmbeddingModel
 	switch {
-	case alone && dir != "":
+	case alone && beside != "":
 		return &engine.Failure{Cause: engine.CauseModelUnsupported, Message: "--model and --embedding-model both name an encoder",
 			Remedy: "leave --embedding-model out, or name a model that chats with --model"}
-	case alone:
-		dir, names = e.cfg.Model, e.names()
-	case dir == "":
+	case beside == "" && !alone:
 		return next(ctx)
-	}
-	began := time.Now()
-	e.publish(engine.Status{Phase: engine.Loading, Progress: -1, Detail: dir})
-	enc, err := e.openEncoder(lib, dir, dev)
-	if err != nil {
-		return encoderFailure(dir, err)
-	}
-	e.embed.Store(&embedder{enc, names, alone})
-	defer e.embed.Store(nil)
-	e.log.Info("encoder ready", "model", names[0], "onnx_runtime", lib.Version(), "dimensions", enc.Dimensions(),
-		"classes", enc.Labels(), "max_tokens", enc.MaxTokens(), "load_seconds", time.Since(began).Seconds())
-	if alone {
-		next = func(ctx context.Context) error {
-			e.publish(engine.Status{Phase: engine.Ready, Progress: 1, Slots: 1,
-				Models: e.models(engine.Model{ContextTokens: enc.MaxTokens(), Created: modified(dir)})})
-			<-ctx.Done()
-			return nil
+	case !alone:
+		e.publish(engine.Status{Phase: engine.Loading, Progress: -1, Detail: beside})
+		enc, err := e.openEncoder(lib, beside, dev, e.embeddingNames())
+		if err != nil {
+			return err
 		}
+		e.embed.Store(&embedder{Encoder: enc, names: e.embeddingNames()})
+		defer e.embed.Store(nil)
+		return runBeside(ctx, enc, next)
 	}
-	return runBeside(ctx, enc, next)
+	defer e.embed.Store(nil)
+	e.publish(engine.Status{Phase: engine.Loading, Progress: -1, Detail: e.cfg.Model})
+	for {
+		model, err := e.encoderAwake(ctx, lib, dev)
+		if !errors.Is(err, errIdle) || ctx.Err() != nil {
+			return err
+		}
+		e.sleep(ctx, 1, model)
+	}
+}
+
+// encoderAwake loads the encoder that is alone and serves it until ctx ends, or
+// until nothing was asked for long enough; then it returns errIdle.
+func (e *Engine) encoderAwake(ctx context.Context, lib *ort.Library, dev device) (engine.Model, error) {
+	enc, err := e.openEncoder(lib, e.cfg.Model, dev, e.names())
+	if err != nil {
+		return engine.Model{}, err
+	}
+	model := engine.Model{ContextTokens: enc.MaxTokens(), Created: modified(e.cfg.Model)}
+	return model, runBeside(ctx, enc, func(ctx context.Context) error {
+		e.used.Store(int64(time.Since(e.born)))
+		e.present(func() {
+			e.embed.Store(&embedder{enc, e.names(), true})
+			e.publish(engine.Status{Phase: engine.Ready, Progress: 1, Slots: 1, Models: e.models(model)})
+		})
+		return e.untilIdle(ctx)
+	})
 }
 
 // runBeside runs both until one ends.
@@ -152,17 +210,23 @@ func runBeside(ctx context.Context, enc *encoder.Encoder, next func(context.Cont
 	return err
 }
 
-// openEncoder loads the encoder on the device. auto takes
-// the CPU when the graph is not one for CUDA, as int8 graphs are not.
-func (e *Engine) openEncoder(lib *ort.Library, dir string, dev device) (*encoder.Encoder, error) {
+// openEncoder loads the encoder on the device. auto takes the CPU when the
+// graph is not one for CUDA, as int8 graphs are not.
+func (e *Engine) openEncoder(lib *ort.Library, dir string, dev device, names []string) (*encoder.Encoder, error) {
+	began := time.Now()
 	cfg := encoder.Config{Dir: dir, Threads: e.cfg.Threads, Spin: e.cfg.Spin, CUDA: dev.cuda, Device: dev.index}
 	enc, err := encoder.Open(lib, cfg, e.log)
 	if errors.Is(err, ort.ErrNoCUDA) && e.cfg.Device == "auto" {
 		e.log.Warn("the encoder runs on the CPU", "err", err)
 		cfg.CUDA = false
-		return encoder.Open(lib, cfg, e.log)
+		enc, err = encoder.Open(lib, cfg, e.log)
 	}
-	return enc, err
+	if err != nil {
+		return nil, encoderFailure(dir, err)
+	}
+	e.log.Info("encoder ready", "model", names[0], "onnx_runtime", lib.Version(), "dimensions", enc.Dimensions(),
+		"classes", enc.Labels(), "max_tokens", enc.MaxTokens(), "load_seconds", time.Since(began).Seconds())
+	return enc, nil
 }
 
 // encoderFailure types the error of loading an encoder.
@@ -197,7 +261,7 @@ func (e *Engine) embeddingNames() []string {
 // embeddingModels is one entry a name of the encoder beside.
 func (e *Engine) embeddingModels() []engine.Model {
 	m := engine.Model{}
-	if enc := e.embed.Load(); enc != nil {
+	if enc := e.embed.Load(); enc != nil && !enc.alone {
 		m.ContextTokens, m.Created = enc.MaxTokens(), modified(e.cfg.EmbeddingModel)
 	}
 	var list []engine.Model

@@ -226,7 +226,10 @@ func TestEncoderRefuses(t *testing.T) {
 		{"/v1/score", `{"text_1":"a","text_2":"a","foo":1}`, "foo", "unsupported_parameter", "leave it out"},
 		{"/classify", `{"input":"a"}`, "model", "invalid_value", "has no classes"},
 		{"/v1/chat/completions", `{"messages":[]}`, "model", "model_not_found", "is an encoder"},
-		{"/tokenize", `{"prompt":"a"}`, "model", "model_not_found", "is an encoder"},
+		{"/tokenize", `{"messages":[]}`, "messages", "unsupported_parameter", "is an encoder"},
+		{"/tokenize", `{}`, "prompt", "missing_field", "is required"},
+		{"/tokenize", `{"prompt":"a","return_token_strs":true}`, "return_token_strs", "unsupported_parameter", "leave it out"},
+		{"/tokenize", `{"prompt":"a","model":"gpt"}`, "model", "model_not_found", "name enc"},
 	} {
 		status, a := encode(t, srv, tt.path, tt.body)
 		want := http.StatusBadRequest
@@ -250,7 +253,12 @@ func TestRerankByCosine(t *testing.T) {
 	if a.Results[0].Score <= a.Results[1].Score || a.Results[0].Score > 1 || a.Usage.Total == 0 {
 		t.Errorf("scores %+v, usage %+v", a.Results, a.Usage)
 	}
-	_, b := encode(t, srv, "/v1/score", `{"text_1":"capital of france","text_2":["I like cats","Paris is the capital of France"]}`)
+	for _, path := range []string{"/rerank", "/v2/rerank"} {
+		if _, same := encode(t, srv, path, `{"query":"capital of france","documents":["I like cats","Paris is the capital of France"]}`); len(same.Results) != 2 || same.Results[0].Index != 1 {
+			t.Errorf("%s: %+v", path, same)
+		}
+	}
+	_, b := encode(t, srv, "/score", `{"text_1":"capital of france","text_2":["I like cats","Paris is the capital of France"]}`)
 	if len(b.Data) != 2 || math.Abs(b.Data[1].Score-a.Results[0].Score) > 0.02 {
 		t.Errorf("score %+v, rerank %+v", b.Data, a.Results)
 	}
@@ -331,6 +339,12 @@ func TestEncoderBesideChat(t *testing.T) {
 	}
 	if _, a := embed(t, srv, `{"input":"paris","model":"small"}`); a.Model != "small" {
 		t.Errorf("model %q", a.Model)
+	}
+	for model, want := range map[string]string{"small": "[2 7 3]", "smol": "[1095 271]", "": "[1095 271]"} {
+		_, a := post(t, srv, "/tokenize", `{"prompt":"paris","model":"`+model+`"}`)
+		if got := fmt.Sprint(a.Tokens); got != want {
+			t.Errorf("tokens of %q: %s, want %s", model, got, want)
+		}
 	}
 	if status, a := post(t, srv, "/v1/completions", `{"prompt":"1 2","max_tokens":1}`); status != http.StatusOK || len(a.Choices) != 1 {
 		t.Errorf("completions: %d", status)

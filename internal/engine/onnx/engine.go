@@ -35,10 +35,13 @@ type Engine struct {
 	mux  *http.ServeMux
 	live atomic.Pointer[live] // set while ready
 
-	inUse sync.RWMutex  // read-locked by every request, locked to fall asleep
-	alarm chan struct{} // holds a mark when a request waits for a sleeping engine
+	inUse   sync.RWMutex  // read-locked by every request, locked to fall asleep and to be awake again
+	retired bool          // taken away to sleep, guarded by inUse
+	alarm   chan struct{} // holds a mark when a request waits for a sleeping engine
 
-	embed atomic.Pointer[embedder] // set while an encoder is loaded
+	embed atomic.Pointer[embedder] // set while an encoder is loaded, or sleeps
+	born  time.Time
+	used  atomic.Int64 // nanoseconds from born to the last end of a request to an encoder that is alone
 }
 
 // live is what requests need of a loaded model.
@@ -61,7 +64,7 @@ func New(cfg Config, log *slog.Logger) (*Engine, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	e := &Engine{cfg: cfg, log: log, mux: http.NewServeMux(), alarm: make(chan struct{}, 1)}
+	e := &Engine{cfg: cfg, log: log, mux: http.NewServeMux(), alarm: make(chan struct{}, 1), born: time.Now()}
 	e.mux.HandleFunc("POST /v1/chat/completions", e.chatCompletions)
 	e.mux.HandleFunc("POST /v1/completions", e.completions)
 	e.mux.HandleFunc("POST /tokenize", e.tokenize)
@@ -164,8 +167,10 @@ func (e *Engine) schedule(ctx context.Context, lib *ort.Library, m *model, l *li
 	e.log.Info("model ready", "model", l.model.ID, "onnx_runtime", lib.Version(), "device", m.device(),
 		"slots", m.slots, "context_tokens", m.context, "kv_cache_bytes", m.kvBytes(), "huge_page_bytes", m.sess.HugePageBytes(),
 		"load_seconds", time.Since(began).Seconds(), "warm_seconds", warm.Seconds())
-	e.live.Store(l)
-	e.publish(engine.Status{Phase: engine.Ready, Progress: 1, Slots: m.slots, Models: e.models(l.model)})
+	e.present(func() {
+		e.live.Store(l)
+		e.publish(engine.Status{Phase: engine.Ready, Progress: 1, Slots: m.slots, Models: e.models(l.model)})
+	})
 	return l.sched.loop(ctx)
 }
 

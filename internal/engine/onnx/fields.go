@@ -70,6 +70,7 @@ var harmless = map[string][]string{
 	"function_call":         {`"none"`, `"auto"`},
 	"modalities":            {`["text"]`},
 	"add_generation_prompt": {"true"},
+	"return_token_strs":     {"false"},
 	"use_beam_search":       {"false"},
 	"length_penalty":        {"1", "1.0"},
 	"skip_special_tokens":   {"true"},

@@ -37,9 +37,14 @@ func TestSleepFreesTheModelAndARequestWakesIt(t *testing.T) {
 	run(t, e)
 	srv := httptest.NewServer(e)
 	defer srv.Close()
+	until(t, e, engine.Asleep)
 	for range 3 {
-		until(t, e, engine.Ready)
+		release, err := e.acquire(t.Context()) // nothing sleeps that is held
+		if err != nil {
+			t.Fatal(err)
+		}
 		awake := resident(t)
+		release()
 		until(t, e, engine.Asleep)
 		if st := e.Status(); st.Slots == 0 || len(st.Models) != 1 || st.Models[0].ContextTokens == 0 {
 			t.Errorf("asleep: %+v, want slots and model as when awake", st)
@@ -57,6 +62,35 @@ func TestSleepFreesTheModelAndARequestWakesIt(t *testing.T) {
 		for range 3 {
 			if status := <-done; status != http.StatusOK {
 				t.Errorf("a request to a sleeping engine: status %d", status)
+			}
+		}
+	}
+}
+
+// An encoder sleeps when it is all that is served.
+func TestSleepOfAnEncoder(t *testing.T) {
+	cfg := encoderConfig(t, tinyEncoder(t, "hidden", "{}"))
+	cfg.SleepAfter = 20 * time.Millisecond
+	srv := startReal(t, cfg)
+	e := srv.Config.Handler.(*Engine)
+	for range 3 {
+		until(t, e, engine.Asleep)
+		if st := e.Status(); e.embed.Load().Encoder != nil || st.Slots != 1 || len(st.Models) != 1 || st.Models[0].ContextTokens == 0 {
+			t.Errorf("asleep: %+v, want slot and model as when awake, and no encoder", st)
+		}
+		if status, _ := post(t, srv, "/v1/chat/completions", `{"messages":[]}`); status != http.StatusNotFound || e.Status().Phase != engine.Asleep {
+			t.Errorf("a chat: status %d, phase %s; want a refusal in its sleep", status, e.Status().Phase)
+		}
+		done := make(chan int)
+		for range 3 {
+			go func() {
+				status, _ := encode(t, srv, "/v1/embeddings", `{"input":"good"}`)
+				done <- status
+			}()
+		}
+		for range 3 {
+			if status := <-done; status != http.StatusOK {
+				t.Errorf("a request to a sleeping encoder: status %d", status)
 			}
 		}
 	}
