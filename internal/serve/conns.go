@@ -43,10 +43,13 @@ func (c *conns) leave(_ net.Conn, state http.ConnState) {
 	}
 }
 
-// crowded answers only what machines ask of a replica's health on a connection
-// over the bound, and ends it with the answer.
-func (s *Server) crowded(next http.Handler) http.Handler {
+// connection decides whether a connection lives on after the answer, and
+// answers only what machines ask of a replica's health on one over the bound.
+func (s *Server) connection(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if doubtful(r) {
+			w.Header().Set("Connection", "close")
+		}
 		if r.Context().Value(overKey{}) == nil {
 			next.ServeHTTP(w, r)
 			return
@@ -60,4 +63,13 @@ func (s *Server) crowded(next http.Handler) http.Handler {
 		openai.WriteError(w, &openai.Error{Status: http.StatusServiceUnavailable, Type: openai.TypeUnavailable, Code: openai.CodeConnections,
 			Message: "all connections are taken; retry after the time in Retry-After, add replicas or raise --max-connections"})
 	})
+}
+
+// doubtful says that somebody in front of us may have seen another end of the
+// request than we did, so that what follows on the connection is not to be
+// trusted: a chunked body may have come with a length, and one of HTTP/1.0 with
+// chunks. RFC 9112, section 6.1, wants such connections closed, but net/http
+// has removed the other header when we see the request.
+func doubtful(r *http.Request) bool {
+	return r.ProtoMajor == 1 && (r.ProtoMinor == 0 || len(r.TransferEncoding) > 0)
 }

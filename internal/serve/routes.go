@@ -17,7 +17,7 @@ import (
 // routes is the whole surface. Only the paths listed here reach the engine.
 func (s *Server) routes(reg *prometheus.Registry) *chi.Mux {
 	r := chi.NewRouter()
-	r.Use(s.observe, s.crowded, apiKey)
+	r.Use(s.observe, s.connection, apiKey)
 	r.NotFound(s.notFound)
 	r.MethodNotAllowed(s.methodNotAllowed)
 

@@ -106,11 +106,13 @@ func (s *Server) httpServer(base context.Context) *http.Server {
 		MaxHeaderBytes:      maxHeaderBytes,
 		MaxHeaderValueCount: maxHeaderValues,
 		Protocols:           &p,
-		HTTP2:               &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
-		BaseContext:         func(net.Listener) context.Context { return base },
-		ConnContext:         open.arrive,
-		ConnState:           open.leave,
-		ErrorLog:            slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		// OPTIONS * is no exception from the routes.
+		DisableGeneralOptionsHandler: true,
+		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		BaseContext:                  func(net.Listener) context.Context { return base },
+		ConnContext:                  open.arrive,
+		ConnState:                    open.leave,
+		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 }
 
