@@ -34,6 +34,7 @@ type Engine struct {
 	engine.State
 	cfg     Config
 	log     *slog.Logger
+	salt    *salt
 	metrics *metrics
 	memory  Memory
 	learned *learned
@@ -56,7 +57,7 @@ func New(cfg Config, memory Memory, log *slog.Logger) (*Engine, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	e := &Engine{cfg: cfg, memory: memory, log: log, metrics: newMetrics(), alarm: make(chan struct{}, 1)}
+	e := &Engine{cfg: cfg, memory: memory, log: log, salt: newSalt(), metrics: newMetrics(), alarm: make(chan struct{}, 1)}
 	e.watch = watch{budget: cfg.StallTimeout, load: &e.load, log: log, counters: e.counters}
 	var err error
 	if e.learned, err = newLearned(cfg.StateDir, cfg.Model+" "+strings.Join(cfg.Args, " ")); err != nil {
@@ -114,7 +115,7 @@ func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer e.release()
-	(&proxy{up: up, load: &e.load, log: e.log}).ServeHTTP(w, r)
+	(&proxy{up: up, load: &e.load, salt: e.salt, log: e.log}).ServeHTTP(w, r)
 }
 
 // counters reads what moves when the engine does.

@@ -322,6 +322,8 @@ func (f *fakeAPI) complete(w http.ResponseWriter, r *http.Request) {
 		fakeJSON(w, 401, `{"error":"Unauthorized"}`)
 	case "reset":
 		panic(http.ErrAbortHandler)
+	case "body":
+		fakeJSON(w, 200, string(body))
 	case "headers":
 		text, _ := json.Marshal(r.Header, json.Deterministic(true))
 		fakeJSON(w, 200, string(text))

@@ -32,6 +32,7 @@ type load struct {
 type proxy struct {
 	up   *upstream
 	load *load
+	salt *salt // nil puts none
 	log  *slog.Logger
 }
 
@@ -57,6 +58,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		body, wanted = askUsage(body)
 	}
 	if to.steps {
+		body = p.salt.put(body, engine.CallerFrom(r.Context()))
 		p.load.inFlight.Add(1)
 		defer p.load.inFlight.Add(-1)
 	}
