@@ -38,6 +38,7 @@ type serveCmd struct {
 	EmbeddingNames []string      `name:"embedding-model-name" help:"Name of the encoder on the API; may be repeated. Default: base name of its folder."`
 	Device         string        `default:"auto" help:"auto, cpu, cuda or cuda:N, the GPU with this number among the visible ones. cuda never falls back to the CPU."`
 	Server         serverFlags   `embed:""`
+	Callers        callerFlags   `embed:""`
 	Config         string        `placeholder:"FILE" help:"YAML file whose keys are the names of these flags."`
 	Cache          string        `placeholder:"DIR" help:"Folder for imported models. Default: infer in $$XDG_CACHE_HOME or ~/.cache."`
 	OnnxLibrary    string        `placeholder:"FILE" help:"libonnxruntime.so; empty means the usual places."`
@@ -79,6 +80,12 @@ func (c *serveCmd) faults(getenv func(string) string) []error {
 	if err := serve.Config(c.Server).Validate(); err != nil {
 		faults = append(faults, err)
 	}
+	if listen := c.Server.MetricsListen; listen != "" {
+		if _, _, err := net.SplitHostPort(listen); err != nil {
+			faults = append(faults, fmt.Errorf("metrics-listen: %q is not HOST:PORT or :PORT", listen))
+		}
+	}
+	faults = append(faults, c.Callers.faults(getenv)...)
 	return append(faults, c.engineFaults(getenv)...)
 }
 
@@ -117,11 +124,22 @@ func (c *serveCmd) run(ctx context.Context, p process) error {
 	if err != nil {
 		return usageError{err}
 	}
+	if c.Server.Callers, err = c.Callers.callers(log); err != nil {
+		return usageError{err}
+	}
 	srv, err := serve.New(serve.Config(c.Server), eng, reg, log)
 	if err != nil {
 		return usageError{err}
 	}
 	log.Info("listening", "version", buildInfo().Version, "addr", ln.Addr().String(), "engine", c.chosen(), "model", c.Model, "device", c.Device)
+
+	var metrics net.Listener
+	if c.Server.MetricsListen != "" {
+		if metrics, err = listen(ctx, c.Server.MetricsListen); err != nil {
+			return err
+		}
+		defer func() { _ = metrics.Close() }()
+	}
 
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -130,7 +148,12 @@ func (c *serveCmd) run(ctx context.Context, p process) error {
 	defer stopEngine()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return eng.Run(engineCtx) })
+	// Scrapes and keys are of use until the last stream has drained.
 	g.Go(func() error { defer stopEngine(); return srv.Run(ctx, ln) })
+	runCallers(engineCtx, g, c.Server.Callers)
+	if metrics != nil {
+		g.Go(func() error { return runMetrics(engineCtx, metrics, srv, reg) })
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- g.Wait() }()
 	return untilSignal(p.signals, stop, ended, log)

@@ -37,10 +37,15 @@ const (
 //	model_not_found          404      no model of that name is served
 //	route_not_found          404      no such path
 //	method_not_allowed       405      the path exists, the method does not
+//	invalid_api_key          401      no key, or one that is not of this server
+//	permission_denied        403      the key is not for this path
+//	model_not_allowed        403      the key is not for this model
 //	body_timeout             408      the body came too slowly
 //	request_too_large        413      the body is over its limit
 //	unsupported_media_type   415      the body is not JSON
 //	queue_full               429      the queue is over its bound
+//	rate_limit_exceeded      429      the caller's key is over a limit of its own
+//	signing_keys_unknown     503      tokens cannot be checked yet
 //	engine_not_ready         503      the engine is starting or failed
 //	too_many_connections     503      all connections are taken
 //	draining                 503      the server is stopping
@@ -70,6 +75,11 @@ const (
 	CodeBrokeOff         = "engine_broke_off"
 	CodeDeadline         = "deadline_exceeded"
 	CodeInternal         = "internal_error"
+	CodeInvalidKey       = "invalid_api_key"
+	CodeForbidden        = "permission_denied"
+	CodeModelForbidden   = "model_not_allowed"
+	CodeRateLimit        = "rate_limit_exceeded"
+	CodeKeysUnknown      = "signing_keys_unknown"
 )
 
 // Error is one fault in the shape that OpenAI's clients parse. Phase and Cause

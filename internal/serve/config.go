@@ -20,6 +20,8 @@ type Config struct {
 	MaxBodyBytes      int64         `help:"Largest request body." default:"8388608" env:"INFER_MAX_BODY_BYTES"`
 	MaxMediaBodyBytes int64         `help:"Largest request body with its pictures and sounds, for an engine that takes them. The rest of it is bounded by --max-body-bytes." default:"33554432" env:"INFER_MAX_MEDIA_BODY_BYTES"`
 	MaxConnections    int           `help:"Connections at once. Over it, 64 more are taken on which only probes and metrics are answered." default:"4096" env:"INFER_MAX_CONNECTIONS"`
+	MetricsListen     string        `help:"Address of a port of its own for /metrics and /scale, which asks for no key. Default: they are on the port of the API." placeholder:"ADDR" env:"INFER_METRICS_LISTEN"`
+	Callers           *Callers      `kong:"-"` // nil when everybody may call
 	Policy            policy.Config `embed:""`
 }
 

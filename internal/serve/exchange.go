@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"infer/internal/caller"
 	"infer/internal/openai"
 )
 
@@ -26,17 +27,20 @@ type exchange struct {
 	route    string                     // the pattern; empty until known
 	model    string                     // a served name, or unknown
 	start    time.Time
-	bytes    int64         // of the body
-	standing               // of the caller
-	queued   time.Duration // negative until admitted
-	meter    *meter        // nil unless the engine was asked
-	modeled  bool          // a route of the engine
-	timed    bool          // one whose latency is measured
-	stream   bool          // the caller asked for a stream
-	gone     bool          // the client left before its answer was complete
-	lost     bool          // a write to it failed
-	cut      string        // who ended a stream early; empty when nobody did
-	status   int           // 0 until the status line left
+	bytes    int64           // of the body
+	standing                 // of the caller
+	label    string          // of the caller, for metrics
+	account  *caller.Account // nil when everybody may call
+	limits   caller.Limits   // of the account
+	queued   time.Duration   // negative until admitted
+	meter    *meter          // nil unless the engine was asked
+	modeled  bool            // a route of the engine
+	timed    bool            // one whose latency is measured
+	stream   bool            // the caller asked for a stream
+	gone     bool            // the client left before its answer was complete
+	lost     bool            // a write to it failed
+	cut      string          // who ended a stream early; empty when nobody did
+	status   int             // 0 until the status line left
 	written  int64
 	wrote    time.Duration // when the last byte was handed over, from start
 	renew    time.Duration // when the client's time to read is next renewed

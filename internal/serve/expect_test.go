@@ -34,7 +34,7 @@ func (f *fixture) do(method, path, body string, extra ...string) *httptest.Respo
 func (f *fixture) wantMetrics(t *testing.T, lines ...string) {
 	t.Helper()
 	w := httptest.NewRecorder()
-	f.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	f.MetricsHandler(f.reg).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil)) // without a key
 	got := strings.Split(w.Body.String(), "\n")
 	for _, want := range lines {
 		if slices.Contains(got, want) {

@@ -41,6 +41,12 @@ func (s *Server) engine(admit admit, timed bool, translators ...func(http.Handle
 		if body, ok = s.police(ctx, x, body, &req); !ok {
 			return
 		}
+		settle, e := s.spend(x, &req)
+		if e != nil {
+			openai.WriteError(x, e)
+			return
+		}
+		defer settle()
 		x.stream, x.asked, x.bytes = req.Stream, req.Model, int64(len(body))
 		r = r.WithContext(ctx)
 		if id := r.Header["X-Request-Id"]; len(id) != 1 || id[0] != x.id { // the engine's log shall name the same

@@ -27,6 +27,7 @@ type metrics struct {
 	queue    prometheus.Histogram
 	ttft     prometheus.Histogram
 	itl      prometheus.Histogram
+	callers  callers
 }
 
 func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
@@ -49,8 +50,13 @@ func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
 	for _, reason := range reasons() {
 		m.rejected.WithLabelValues(reason)
 	}
+	m.callers = newCallers()
+	collectors := []prometheus.Collector{m.requests, m.tokens, m.cut, m.rejected, m.seconds, m.queue, m.ttft, m.itl, gauges{s}}
+	if s.cfg.Callers != nil {
+		collectors = append(collectors, m.callers.requests, m.callers.tokens)
+	}
 	var errs []error
-	for _, c := range []prometheus.Collector{m.requests, m.tokens, m.cut, m.rejected, m.seconds, m.queue, m.ttft, m.itl, gauges{s}} {
+	for _, c := range collectors {
 		errs = append(errs, reg.Register(c))
 	}
 	return m, errors.Join(errs...)

@@ -60,6 +60,9 @@ func (s *Server) record(x *exchange, r *http.Request) {
 		status = http.StatusOK // net/http writes it for a handler that wrote nothing
 	}
 	s.metrics.requests.WithLabelValues(route, model, strconv.Itoa(status)).Inc()
+	if x.modeled && s.cfg.Callers != nil {
+		s.metrics.callers.count(x, status)
+	}
 	if x.timed {
 		s.metrics.seconds.Observe(took.Seconds())
 	}
@@ -83,6 +86,9 @@ func (x *exchange) attrs(r *http.Request, route string, status int, took time.Du
 	}
 	if route == other {
 		a = append(a, slog.String("path", clip(r.URL.Path, 128)))
+	}
+	if x.caller != "" {
+		a = append(a, slog.String("key", x.caller))
 	}
 	if !x.modeled {
 		return a

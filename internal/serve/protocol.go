@@ -1,7 +1,6 @@
 package serve
 
 import (
-	"net/http"
 	"strings"
 
 	"infer/internal/openai"
@@ -25,16 +24,4 @@ func (x *exchange) WriteError(e *openai.Error) {
 	h.Del("Content-Length")
 	x.WriteHeader(e.Status)
 	_, _ = x.Write(x.errors(e)) // the client may have left; there is nobody to tell
-}
-
-// apiKey lets Anthropic's header of keys mean the same as OpenAI's.
-func apiKey(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if key := r.Header.Get("X-Api-Key"); key != "" && r.Header.Get("Authorization") == "" {
-			r = r.WithContext(r.Context())
-			r.Header = r.Header.Clone()
-			r.Header.Set("Authorization", "Bearer "+key)
-		}
-		next.ServeHTTP(w, r)
-	})
 }

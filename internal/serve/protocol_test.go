@@ -2,7 +2,6 @@ package serve
 
 import (
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -164,26 +163,6 @@ func TestClientLeavesATranslatedStream(t *testing.T) {
 		synctest.Sleep(time.Second)
 		l.wantMetrics(t, `infer_streams_cut_total{by="client"} 1`, `infer_requests_total{code="499",model="small",route="/v1/messages"} 1`)
 	})
-}
-
-func TestAPIKeyIsABearer(t *testing.T) {
-	var got string
-	f := newFixture(t, config(), ready(1), func(w http.ResponseWriter, r *http.Request) {
-		got = r.Header.Get("Authorization")
-		_, _ = io.WriteString(w, `{"model":"small","choices":[{"message":{"content":"x"},"finish_reason":"stop"}]}`)
-	})
-	for _, tt := range []struct {
-		want  string
-		extra []string
-	}{
-		{"Bearer k", []string{"X-Api-Key", "k", "Anthropic-Version", "2023-06-01"}},
-		{"Bearer own", []string{"X-Api-Key", "k", "Authorization", "Bearer own"}},
-		{"", nil},
-	} {
-		if w := f.do("POST", "/v1/messages", hello, tt.extra...); w.Code != 200 || got != tt.want {
-			t.Errorf("%d, Authorization = %q, want %q; %s", w.Code, got, tt.want, w.Body)
-		}
-	}
 }
 
 // An engine whose words make no sense is at fault, not the client.

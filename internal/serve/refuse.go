@@ -55,7 +55,7 @@ var refusals = []struct {
 
 // reasons lists the labels of infer_rejected_total.
 func reasons() []string {
-	return []string{"queue_full", "queue_bytes", "not_ready", "engine_failed", "draining", "deadline", "connections"}
+	return []string{"queue_full", "queue_bytes", "not_ready", "engine_failed", "draining", "deadline", "connections", reasonKey, reasonForbidden, reasonRate}
 }
 
 // refusal turns err into its reply and reason. ok is false for a client that

@@ -4,12 +4,14 @@ import (
 	"encoding/json/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"infer/internal/engine"
 	"infer/internal/openai"
 	"infer/internal/translate"
 )
@@ -17,7 +19,7 @@ import (
 // routes is the whole surface. Only the paths listed here reach the engine.
 func (s *Server) routes(reg *prometheus.Registry) *chi.Mux {
 	r := chi.NewRouter()
-	r.Use(s.observe, s.connection, apiKey)
+	r.Use(s.observe, s.connection, s.authorize)
 	r.NotFound(s.notFound)
 	r.MethodNotAllowed(s.methodNotAllowed)
 
@@ -43,14 +45,29 @@ func (s *Server) routes(reg *prometheus.Registry) *chi.Mux {
 	get("/readyz", s.readyz)
 	get("/health", s.readyz)
 	get("/startupz", s.startupz)
-	get("/scale", s.scale)
+	if s.cfg.MetricsListen == "" {
+		get("/scale", s.scale)
+		get("/metrics", s.exposition(reg).ServeHTTP)
+	}
+	get("/", s.index)
+	return r
+}
+
+func (s *Server) exposition(reg *prometheus.Registry) http.Handler {
 	var all prometheus.Gatherer = reg
 	if own, ok := s.eng.(prometheus.Gatherer); ok { // under names of its own, so that one scrape is enough
 		all = prometheus.Gatherers{reg, own}
 	}
-	get("/metrics", promhttp.HandlerFor(all, promhttp.HandlerOpts{EnableOpenMetrics: true}).ServeHTTP)
-	get("/", s.index)
-	return r
+	return promhttp.HandlerFor(all, promhttp.HandlerOpts{EnableOpenMetrics: true})
+}
+
+// MetricsHandler answers /metrics and /scale without a key, for the port that
+// Config.MetricsListen names. reg is the registry that New was given.
+func (s *Server) MetricsHandler(reg *prometheus.Registry) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", s.exposition(reg))
+	mux.HandleFunc("GET /scale", s.scale)
+	return mux
 }
 
 // quiet are the routes that machines ask all day.
@@ -109,10 +126,13 @@ func (s *Server) index(w http.ResponseWriter, _ *http.Request) {
 }
 
 // models answers also while the engine loads.
-func (s *Server) models(w http.ResponseWriter, _ *http.Request) {
+func (s *Server) models(w http.ResponseWriter, r *http.Request) {
 	list := openai.ModelList{Object: "list", Data: []openai.ModelObject{}}
+	limits := exchangeOf(r).limits
 	for _, m := range s.eng.Status().Models {
-		list.Data = append(list.Data, modelObject(m))
+		if limits.Allows(m.ID) {
+			list.Data = append(list.Data, modelObject(m))
+		}
 	}
 	writeJSON(w, http.StatusOK, list)
 }
@@ -124,7 +144,7 @@ func (s *Server) model(w http.ResponseWriter, r *http.Request) {
 			id = plain
 		}
 	}
-	served := s.eng.Status().Models
+	served := slices.DeleteFunc(slices.Clone(s.eng.Status().Models), func(m engine.Model) bool { return !exchangeOf(r).limits.Allows(m.ID) })
 	for _, m := range served {
 		if m.ID == id {
 			writeJSON(w, http.StatusOK, modelObject(m))

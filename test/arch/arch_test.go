@@ -15,11 +15,11 @@ import (
 // listed may not exist: a new one needs a sentence that none of the others
 // already says.
 var arrows = map[string][]string{
-	"cmd/infer": {"internal/serve", "internal/jobs", "internal/dapr", "internal/scale", "internal/gpu",
+	"cmd/infer": {"internal/serve", "internal/caller", "internal/jobs", "internal/dapr", "internal/scale", "internal/gpu",
 		"internal/engine/vllm", "internal/engine/onnx", "internal/store", "internal/admission", "internal/engine", "internal/openai"},
 
 	// These never import each other; cmd/infer joins them.
-	"internal/serve": {"internal/admission", "internal/engine", "internal/translate", "internal/policy",
+	"internal/serve": {"internal/admission", "internal/caller", "internal/engine", "internal/translate", "internal/policy",
 		"internal/openai"},
 	"internal/jobs":        {"internal/store", "internal/translate", "internal/policy", "internal/openai"},
 	"internal/dapr":        {"internal/store", "internal/admission", "internal/engine", "internal/openai"},
@@ -37,6 +37,8 @@ var arrows = map[string][]string{
 	"internal/engine/onnx/grammar":   {},
 
 	"internal/admission": {"internal/openai"},
+	// Who is asking, and what may they spend: keys, tokens of Entra ID, rates.
+	"internal/caller":    {},
 	"internal/engine":    {"internal/openai"},
 	"internal/translate": {"internal/openai"},
 	"internal/store":     {}, // what jobs writes through and dapr implements: neither may import the other

@@ -62,7 +62,9 @@ func start(c command, line func(string), log *slog.Logger) (*child, error) {
 	}
 	cmd := exec.Command(c.program, c.args...)
 	mark := markName + "=" + rand.Text()
-	cmd.Env = append(append(slices.Clone(cmd.Environ()), c.env...), mark)
+	// The keys of this server's clients are none of vLLM's business.
+	inherited := slices.DeleteFunc(slices.Clone(cmd.Environ()), func(v string) bool { return strings.HasPrefix(v, "INFER_API_KEYS=") })
+	cmd.Env = append(append(inherited, c.env...), mark)
 	cmd.Stdout, cmd.Stderr = write, write
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	ch := &child{log: log, output: read, oom: oomKills(), exited: make(chan struct{}), closed: make(chan struct{})}

@@ -1,0 +1,66 @@
+package serve
+
+import (
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"infer/internal/caller"
+	"infer/internal/openai"
+)
+
+// spend charges the caller for an understood request, by an estimate, and
+// returns how to correct it. Otherwise it says which of the caller's limits is
+// in the way.
+func (s *Server) spend(x *exchange, req *openai.Request) (settle func(), e *openai.Error) {
+	a := x.account
+	if a == nil {
+		return func() {}, nil
+	}
+	if x.model != unknown && !x.limits.Allows(x.model) {
+		s.metrics.rejected.WithLabelValues(reasonForbidden).Inc()
+		return nil, &openai.Error{Status: http.StatusForbidden, Type: openai.TypePermission, Code: openai.CodeModelForbidden, Param: "model",
+			Message: "this key may not use the model; it may use " + strings.Join(x.limits.Models, ", ")}
+	}
+	done, over := a.Spend(req.PromptTokens + req.MaxTokens*req.N)
+	requests, tokens := a.Rates()
+	rateHeaders(x.Header(), requests, tokens, strings.HasPrefix(x.route, "/v1/messages"))
+	if over != nil {
+		s.metrics.rejected.WithLabelValues(reasonRate).Inc()
+		return nil, exceeded(x.Header(), over)
+	}
+	return func() { t := x.served(); done(t.Prompt + t.Completion) }, nil
+}
+
+func exceeded(h http.Header, over *caller.Exceeded) *openai.Error {
+	if over.Never { // no client shall try that again
+		return &openai.Error{Status: http.StatusRequestEntityTooLarge, Type: openai.TypeInvalidRequest, Code: openai.CodeTooLarge, Message: over.Error()}
+	}
+	wait := max(over.Wait, time.Second) // which is also for a caller whose other requests must end first
+	h.Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
+	return &openai.Error{Status: http.StatusTooManyRequests, Type: openai.TypeRateLimit, Code: openai.CodeRateLimit, Message: over.Error()}
+}
+
+// rateHeaders tells what is left of a limit, in the words of OpenAI, whose
+// times are durations such as 6m0s, or of Anthropic, whose times are dates.
+func rateHeaders(h http.Header, requests, tokens caller.Rate, anthropic bool) {
+	for _, limited := range []struct {
+		name string
+		rate caller.Rate
+	}{{"requests", requests}, {"tokens", tokens}} {
+		r := limited.rate
+		if r.Limit == 0 {
+			continue
+		}
+		name, reset := "X-Ratelimit-%-"+limited.name, r.Reset.Round(time.Millisecond).String()
+		if anthropic {
+			name, reset = "Anthropic-Ratelimit-"+limited.name+"-%", time.Now().Add(r.Reset).UTC().Format(time.RFC3339)
+		}
+		set := func(what, value string) { h.Set(strings.Replace(name, "%", what, 1), value) }
+		set("Limit", strconv.Itoa(r.Limit))
+		set("Remaining", strconv.Itoa(r.Remaining))
+		set("Reset", reset)
+	}
+}
