@@ -22,6 +22,7 @@ type exchange struct {
 	setter  interface{ SetWriteDeadline(time.Time) error }
 
 	id       string
+	engineID string                     // what the engine is told: id, made unique
 	errors   func(*openai.Error) []byte // the shape of error bodies
 	asked    string                     // the model that the request names
 	route    string                     // the pattern; empty until known
@@ -49,7 +50,8 @@ type exchange struct {
 type exchangeKey struct{}
 
 func newExchange(s *Server, w http.ResponseWriter, r *http.Request) *exchange {
-	x := &exchange{s: s, w: w, id: requestID(r), start: time.Now(), queued: -1}
+	x := &exchange{s: s, w: w, start: time.Now(), queued: -1}
+	x.id, x.engineID = requestID(r)
 	if d, ok := w.(interface{ SetWriteDeadline(time.Time) error }); ok {
 		x.setter = d
 	}
@@ -165,18 +167,31 @@ func isStream(h http.Header) bool {
 	return strings.HasPrefix(h.Get("Content-Type"), "text/event-stream")
 }
 
+// uniqueLength is of the part, 5 bits a letter, that makes a caller's id unique.
+const uniqueLength = 10
+
 // requestID takes the caller's id when it can do no harm in a log or a header.
-func requestID(r *http.Request) string {
-	id := r.Header.Get("X-Request-Id")
+// The engine gets one of ours that begins with it: engines take an id for the
+// request itself, end it by that, and callers send one twice.
+func requestID(r *http.Request) (id, engineID string) {
+	id = r.Header.Get("X-Request-Id")
+	own := rand.Text()
+	if !sane(id) {
+		return own, own
+	}
+	return id, id + "-" + own[:uniqueLength]
+}
+
+func sane(id string) bool {
 	if id == "" || len(id) > 128 {
-		return rand.Text()
+		return false
 	}
 	for _, c := range []byte(id) {
 		switch {
 		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '.', c == '_', c == '-':
 		default:
-			return rand.Text()
+			return false
 		}
 	}
-	return id
+	return true
 }

@@ -49,10 +49,8 @@ func (s *Server) engine(admit admit, timed bool, translators ...func(http.Handle
 		defer settle()
 		x.stream, x.asked, x.bytes = req.Stream, req.Model, int64(len(body))
 		r = r.WithContext(ctx)
-		if id := r.Header["X-Request-Id"]; len(id) != 1 || id[0] != x.id { // the engine's log shall name the same
-			r.Header = r.Header.Clone()
-			r.Header.Set("X-Request-Id", x.id)
-		}
+		r.Header = r.Header.Clone()
+		r.Header.Set("X-Request-Id", x.engineID)
 		r.Body, r.ContentLength = newBody(body), int64(len(body))
 		next.ServeHTTP(x, r)
 	}

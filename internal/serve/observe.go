@@ -93,6 +93,9 @@ func (x *exchange) attrs(r *http.Request, route string, status int, took time.Du
 	if !x.modeled {
 		return a
 	}
+	if x.engineID != x.id {
+		a = append(a, slog.String("engine_request_id", x.engineID))
+	}
 	a = append(a, slog.String("model", x.model), slog.Bool("stream", x.stream),
 		slog.Float64("queue_seconds", max(x.queued, 0).Seconds()))
 	if m := x.meter; m != nil {

@@ -74,6 +74,9 @@ func TestLogLine(t *testing.T) {
 		if got[1]["request_id"] != "r2" || got[1]["cut"] != "deadline" {
 			t.Errorf("second line: %v", got[1])
 		}
+		if id, _ := got[1]["engine_request_id"].(string); !strings.HasPrefix(id, "r2-") {
+			t.Errorf("engine_request_id %q, want r2 made unique", id)
+		}
 		if ua := got[1]["user_agent"].(string); len(ua) > 140 {
 			t.Errorf("user agent of %d bytes in the log", len(ua))
 		}

@@ -107,10 +107,14 @@ func TestHeadersAreStripped(t *testing.T) {
 		req.Header.Set(h, "mine")
 	}
 	req.Header.Set("Traceparent", "00-1-2-01")
+	req.Header.Set("X-Request-Id", "r7-unique")
 	var w recorder
 	r.ServeHTTP(&w, req)
-	if got := w.body.String(); strings.Contains(got, "mine") || !strings.Contains(got, "00-1-2-01") {
-		t.Errorf("vLLM saw %s", got)
+	got := w.body.String()
+	for _, want := range []string{"00-1-2-01", "r7-unique"} {
+		if strings.Contains(got, "mine") || !strings.Contains(got, want) {
+			t.Errorf("vLLM saw %s, want %s and nothing of mine", got, want)
+		}
 	}
 }
 

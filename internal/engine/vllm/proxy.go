@@ -67,7 +67,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	resp, err := p.send(ctx, r, body)
 	if err != nil {
 		if r.Context().Err() == nil { // otherwise the client left, or the server answers
-			p.log.Warn("engine request", "path", r.URL.Path, "err", err)
+			p.log.Warn("engine request", "path", r.URL.Path, "engine_request_id", r.Header.Get("X-Request-Id"), "err", err)
 			openai.WriteError(w, brokeOff())
 		}
 		return
@@ -97,9 +97,11 @@ func brokeOff() *openai.Error {
 		Message: "the engine broke off; send the request again, and see the server's log when it repeats"}
 }
 
-// passed are the only headers of a client that vLLM sees. Its others change
-// priorities, ranks and sessions, or carry the client's key.
-var passed = []string{"Content-Type", "Accept", "Traceparent", "Tracestate"}
+// passed are the only headers of a request that vLLM sees. Its others change
+// priorities, ranks and sessions, or carry the client's key. vLLM makes the
+// answer's id of X-Request-Id, and aborts by it: whoever calls ServeHTTP must
+// send no id twice.
+var passed = []string{"Content-Type", "Accept", "Traceparent", "Tracestate", "X-Request-Id"}
 
 func (p *proxy) send(ctx context.Context, r *http.Request, body []byte) (*http.Response, error) {
 	out, err := p.up.request(ctx, r.Method, r.URL.Path, body)
@@ -140,7 +142,7 @@ func (p *proxy) refused(w http.ResponseWriter, r *http.Request, resp *http.Respo
 		return
 	}
 	if resp.StatusCode >= 500 {
-		p.log.Warn("engine error", "status", resp.StatusCode, "path", r.URL.Path, "message", oneLine(readComplaint(body).message))
+		p.log.Warn("engine error", "status", resp.StatusCode, "path", r.URL.Path, "engine_request_id", r.Header.Get("X-Request-Id"), "message", oneLine(readComplaint(body).message))
 		if engineDead(body) {
 			p.up.markSick()
 		}
@@ -154,7 +156,7 @@ func (p *proxy) whole(w http.ResponseWriter, r *http.Request, resp *http.Respons
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerByte))
 	if err != nil {
 		if r.Context().Err() == nil {
-			p.log.Warn("engine answer", "path", r.URL.Path, "err", err)
+			p.log.Warn("engine answer", "path", r.URL.Path, "engine_request_id", r.Header.Get("X-Request-Id"), "err", err)
 			openai.WriteError(w, brokeOff())
 		}
 		return
@@ -203,7 +205,7 @@ func (p *proxy) stream(w http.ResponseWriter, r *http.Request, resp *http.Respon
 	switch {
 	case err == nil && s.whole(), s.done, r.Context().Err() != nil:
 	default:
-		p.log.Warn("engine stream broke off", "path", r.URL.Path, "err", err)
+		p.log.Warn("engine stream broke off", "path", r.URL.Path, "engine_request_id", r.Header.Get("X-Request-Id"), "err", err)
 		panic(http.ErrAbortHandler)
 	}
 }
