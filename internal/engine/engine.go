@@ -80,6 +80,10 @@ type Status struct {
 	Models   []Model   // the first is canonical; never changed after publication
 	Failure  *Failure  // set while Phase is Failed, and while an engine starts again after it
 	ReadyAt  time.Time // when Ready is expected, learned from earlier starts; zero when unknown
+
+	// SlotsGuessed says that the engine does not know its own Slots: who does,
+	// such as the operator, is right.
+	SlotsGuessed bool
 }
 
 // Activity says what an engine does with what it was asked, judged by progress

@@ -16,7 +16,7 @@ type Config struct {
 	ClientStall       time.Duration `help:"How long a client may leave its answer unread before it is cut." default:"60s" env:"INFER_CLIENT_STALL"`
 	MaxQueue          int           `help:"Requests that may wait for a slot." default:"256" env:"INFER_MAX_QUEUE"`
 	MaxQueueBytes     int64         `help:"Bytes of all bodies that wait for a slot or for a starting engine." default:"268435456" env:"INFER_MAX_QUEUE_BYTES"`
-	MaxConcurrency    int           `help:"Requests that may run in the engine at once; 0 is the engine's own number of slots." default:"0" env:"INFER_MAX_CONCURRENCY"`
+	MaxConcurrency    int           `help:"Requests that may run in the engine at once; 0 is the engine's own number of slots, which a higher one does not raise unless the engine has only guessed it." default:"0" env:"INFER_MAX_CONCURRENCY"`
 	MaxBodyBytes      int64         `help:"Largest request body." default:"8388608" env:"INFER_MAX_BODY_BYTES"`
 	MaxMediaBodyBytes int64         `help:"Largest request body with its pictures and sounds, for an engine that takes them. The rest of it is bounded by --max-body-bytes." default:"33554432" env:"INFER_MAX_MEDIA_BODY_BYTES"`
 	MaxConnections    int           `help:"Connections at once. Over it, 64 more are taken on which only probes and metrics are answered." default:"4096" env:"INFER_MAX_CONNECTIONS"`

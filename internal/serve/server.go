@@ -179,12 +179,13 @@ func (s *Server) apply(st engine.Status) {
 	}
 }
 
-// slots is what the engine has, within what the operator allows.
+// slots is what the engine has, within what the operator allows, who is asked
+// when the engine does not know.
 func (s *Server) slots(st engine.Status) int {
 	switch limit := s.cfg.MaxConcurrency; {
 	case limit == 0:
 		return max(st.Slots, 1)
-	case st.Slots == 0:
+	case st.Slots == 0, st.SlotsGuessed:
 		return limit
 	default:
 		return min(st.Slots, limit)

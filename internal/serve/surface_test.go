@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net"
@@ -117,6 +118,11 @@ func TestSlots(t *testing.T) {
 		cfg.MaxConcurrency = tt.limit
 		if got := newFixture(t, cfg, ready(tt.engine), say).gate.Stats().Capacity; got != tt.want {
 			t.Errorf("engine's %d, limit %d: %d slots, want %d", tt.engine, tt.limit, got, tt.want)
+		}
+		guess := ready(tt.engine)
+		guess.SlotsGuessed = true
+		if got, want := newFixture(t, cfg, guess, say).gate.Stats().Capacity, cmp.Or(tt.limit, tt.want); got != want {
+			t.Errorf("engine's guess %d, limit %d: %d slots, want %d", tt.engine, tt.limit, got, want)
 		}
 	}
 }

@@ -97,7 +97,8 @@ func (e *Engine) firstInference(ctx context.Context, up *upstream) ([]engine.Mod
 	if err := e.warm(warmCtx, up, models[0].ID); err != nil {
 		return nil, err
 	}
-	e.log.Info("vllm is ready", "version", up.version(ctx), "model", models[0].ID, "slots", e.cfg.slots(),
+	e.measure(ctx, up, models)
+	e.log.Info("vllm is ready", "version", up.version(ctx), "model", models[0].ID, "slots", e.capacity.slots,
 		"context_tokens", models[0].ContextTokens, "warm_seconds", time.Since(began).Seconds())
 	return models, nil
 }

@@ -191,17 +191,6 @@ func (c Config) flag(flag string) (string, bool) {
 	return "", false
 }
 
-// slots is how many sequences run at once. Without a flag it is vLLM's default
-// on all but the largest GPUs, which take 1024 (vllm/engine/arg_utils.py).
-func (c Config) slots() int {
-	if v, ok := c.flag("--max-num-seqs"); ok {
-		if n, err := strconv.Atoi(v); err == nil && n > 0 {
-			return n
-		}
-	}
-	return 256
-}
-
 // command is what to run for a server on socket. Flags that infer adds are old
 // ones, so that it runs many releases.
 func (c Config) command(socket string, sleep bool) command {

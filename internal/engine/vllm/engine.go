@@ -48,6 +48,7 @@ type Engine struct {
 
 	inUse     sync.RWMutex  // read-locked by every request, locked to fall asleep
 	alarm     chan struct{} // holds a mark when a request waits for a sleeping engine
+	capacity  capacity      // of this life; Run's goroutine only
 	sleepless bool          // it was found unable to sleep; Run's goroutine only
 }
 
@@ -157,7 +158,7 @@ func (e *Engine) publish(st engine.Status) {
 func (e *Engine) opened(up *upstream, models []engine.Model) {
 	e.used.Store(time.Now().UnixNano())
 	e.open.Store(up)
-	e.publish(engine.Status{Phase: engine.Ready, Progress: 1, Slots: e.cfg.slots(), Models: models})
+	e.publish(engine.Status{Phase: engine.Ready, Progress: 1, Slots: e.capacity.slots, SlotsGuessed: e.capacity.guessed, Models: models})
 }
 
 // closed keeps requests out and ends those that are in.

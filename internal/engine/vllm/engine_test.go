@@ -166,7 +166,7 @@ func TestStartsServesAndLeavesNothing(t *testing.T) {
 		t.Errorf("models while loading: %+v", loading.Models)
 	}
 	st := r.until(phase(engine.Ready))
-	if st.Models[0].ID != "m" || st.Models[0].ContextTokens != 1024 || st.Slots != 256 {
+	if st.Models[0].ID != "m" || st.Models[0].ContextTokens != 1024 || st.Slots != 22 || !st.SlotsGuessed {
 		t.Errorf("ready with %+v", st)
 	}
 	var m counting

@@ -279,6 +279,7 @@ func (f *fakeAPI) metrics(w http.ResponseWriter, _ *http.Request) {
 			fmt.Sprintf("vllm:iteration_tokens_total_sum%s %d\nvllm:iteration_tokens_total_count%s %d\n", labels, steps, labels, steps) +
 			fmt.Sprintf("# TYPE vllm:iteration_tokens_total_created gauge\nvllm:iteration_tokens_total_created%s 1.7e9\n", labels)
 	}
+	text += "# TYPE vllm:cache_config_info gauge\nvllm:cache_config_info{engine=\"0\",kv_cache_size_tokens=\"23296\"} 1.0\n"
 	_, _ = io.WriteString(w, text)
 }
 

@@ -305,7 +305,7 @@ infer_engine_restarts_total 1
 	for _, f := range families {
 		names = append(names, f.GetName())
 	}
-	if got, want := strings.Join(names, " "), "infer_engine_activity infer_engine_exits_total infer_engine_restarts_total infer_start_phase_seconds vllm:iteration_tokens_total vllm:num_requests_running"; got != want {
+	if got, want := strings.Join(names, " "), "infer_engine_activity infer_engine_exits_total infer_engine_restarts_total infer_start_phase_seconds vllm:cache_config_info vllm:iteration_tokens_total vllm:num_requests_running"; got != want {
 		t.Errorf("families: %s\nwant:     %s", got, want)
 	}
 }

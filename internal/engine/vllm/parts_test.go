@@ -365,8 +365,38 @@ func TestCommand(t *testing.T) {
 	if !slices.Contains(got.env, "VLLM_SERVER_DEV_MODE=1") || slices.Contains(c.command("/s", false).env, "VLLM_SERVER_DEV_MODE=1") {
 		t.Errorf("dev mode must be on exactly when sleep is: %v", got.env)
 	}
-	if n := c.slots(); n != 8 {
-		t.Errorf("slots() = %d, want 8", n)
+}
+
+// What vLLM was told is known; what it was not is guessed from its KV cache.
+func TestCapacity(t *testing.T) {
+	info := func(sizes ...string) string {
+		text := "# TYPE vllm:cache_config_info gauge\n"
+		for i, size := range sizes {
+			text += fmt.Sprintf("vllm:cache_config_info{block_size=\"128\",engine=\"%d\",kv_cache_max_concurrency=\"22.75\",kv_cache_size_tokens=\"%s\",num_gpu_blocks=\"182\"} 1.0\n", i, size)
+		}
+		return text
+	}
+	for name, tt := range map[string]struct {
+		args    []string
+		text    string
+		context int
+		want    capacity
+	}{
+		"told":                  {[]string{"--max-num-seqs=8"}, info("23296"), 1024, capacity{8, false}},
+		"told, two engines":     {[]string{"--max-num-seqs", "8"}, info("23296", "23296"), 1024, capacity{16, false}},
+		"told, no metrics":      {[]string{"--max_num_seqs", "8"}, "", 1024, capacity{8, false}},
+		"small cache":           {nil, info("23296"), 131072, capacity{22, true}},
+		"short context":         {nil, info("23296"), 512, capacity{45, true}},
+		"large cache":           {nil, info("4000000"), 32768, capacity{256, true}},
+		"less than one request": {nil, info("100"), 0, capacity{1, true}},
+		"two engines":           {nil, info("23296", "10240"), 1024, capacity{32, true}},
+		"no size":               {nil, info("None"), 1024, capacity{256, true}},
+		"no metrics":            {nil, "", 0, capacity{256, true}},
+		"nonsense":              {[]string{"--max-num-seqs", "many"}, "<html>", 0, capacity{256, true}},
+	} {
+		if got := (Config{Args: tt.args}).capacityOf([]byte(tt.text), tt.context); got != tt.want {
+			t.Errorf("%s: %+v, want %+v", name, got, tt.want)
+		}
 	}
 }
 

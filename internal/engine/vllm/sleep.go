@@ -68,7 +68,7 @@ func (e *Engine) fallAsleep(ctx context.Context, up *upstream) {
 	}
 	st := e.Status()
 	e.open.Store(nil)
-	e.publish(engine.Status{Phase: engine.Asleep, Progress: -1, Slots: st.Slots, Models: st.Models})
+	e.publish(engine.Status{Phase: engine.Asleep, Progress: -1, Slots: st.Slots, SlotsGuessed: st.SlotsGuessed, Models: st.Models})
 	e.inUse.Unlock() // who comes from here on waits to be woken
 	status, err := e.lull(ctx, up, "/sleep?level=1")
 	if err != nil || status != http.StatusOK {
