@@ -29,7 +29,9 @@ import (
 // connection.
 type fetcher struct {
 	hosts   []host
+	dialer  *net.Dialer
 	client  *http.Client
+	timeout time.Duration
 	running chan struct{}
 }
 
@@ -46,7 +48,7 @@ type host struct {
 var azureHost = netip.MustParsePrefix("168.63.129.16/32")
 
 func newFetcher(cfg Config) *fetcher {
-	f := &fetcher{running: make(chan struct{}, fetchesAtOnce)}
+	f := &fetcher{timeout: fetchTimeout, running: make(chan struct{}, fetchesAtOnce)}
 	for _, text := range cfg.MediaHosts {
 		h, _ := parseHost(text) // Faults has checked it
 		f.hosts = append(f.hosts, h)
@@ -62,12 +64,11 @@ func newFetcher(cfg Config) *fetcher {
 	// The lists of addresses are IANA's registries of special purposes.
 	guard := ssrf.New(ssrf.WithAnyPort(), ssrf.WithDeniedV4Prefixes(azureHost),
 		ssrf.WithAllowedV4Prefixes(four...), ssrf.WithAllowedV6Prefixes(six...))
-	dialer := &net.Dialer{Timeout: 5 * time.Second, Control: guard.Safe}
+	f.dialer = &net.Dialer{Timeout: 5 * time.Second, Control: guard.Safe}
 	f.client = &http.Client{
-		Timeout:       fetchTimeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{ // without a proxy: it would resolve names for us
-			DialContext: dialer.DialContext, DisableCompression: true, MaxResponseHeaderBytes: 64 << 10,
+			DialContext: f.dialer.DialContext, DisableCompression: true, MaxResponseHeaderBytes: 64 << 10,
 			TLSHandshakeTimeout: 5 * time.Second, MaxIdleConnsPerHost: fetchesAtOnce, IdleConnTimeout: 30 * time.Second,
 		},
 	}
@@ -189,6 +190,8 @@ func (p *Policy) fetch(ctx context.Context, m medium) ([]byte, *openai.Error) {
 	case <-ctx.Done():
 		return nil, unreadable("the request was given up")
 	}
+	ctx, cancel := context.WithTimeout(ctx, p.fetcher.timeout)
+	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, m.fetch.String(), nil)
 	if err != nil {
 		return nil, unreadable("its address is not one")
@@ -214,6 +217,9 @@ func (p *Policy) fetch(ctx context.Context, m medium) ([]byte, *openai.Error) {
 		return nil, p.tooBig(m.param)
 	}
 	content, err := io.ReadAll(io.LimitReader(resp.Body, p.cfg.MaxMediaBytes+1))
+	if err == nil { // a host that sees us go may still end its answer in good order
+		err = ctx.Err()
+	}
 	switch {
 	case err != nil:
 		return nil, unreadable(reason(err))

@@ -235,3 +235,43 @@ func TestAllowed(t *testing.T) {
 		t.Errorf("one prompt of many ids: %d %s", w.Code, w.Body)
 	}
 }
+
+// The bodies of engines that take media may be larger, by their media only.
+func TestMediaBodies(t *testing.T) {
+	const pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+	picture := func(padding int) string { // what follows the end of a PNG is ignored
+		return `{"model":"small","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,` +
+			strings.TrimRight(pixel, "=") + strings.Repeat("A", padding-padding%4+2) + `"}}]}]}`
+	}
+	for _, tt := range []struct {
+		name, path, body string
+		media            bool
+		status           int
+		says             string
+	}{
+		{"a large picture", chatPath, picture(2 << 20), true, 200, "{}"},
+		{"for a text model", chatPath, picture(2 << 20), false, 413, "the body is larger than 1048576 bytes; shorten it or raise --max-body-bytes"},
+		{"a picture that is too large", chatPath, picture(3 << 20), true, 400, `messages[0].content[0].image_url.url is larger than the 2097152 bytes allowed, decoded; scale it down (raise it with --max-media-bytes)`},
+		{"pictures that are too large", chatPath, picture(5 << 20), true, 413, "the body is larger than 4194304 bytes; shorten it or raise --max-media-body-bytes"},
+		{"large text", chatPath, wrap(chatPath, `"x":"`+long(1<<20)+`"`), true, 413, "the body without its media is larger than 1048576 bytes; shorten it or raise --max-body-bytes"},
+		{"an address", chatPath, strings.Replace(picture(0), "data:image/png;base64,", "https://example.com/", 1), true, 400, "is not fetched by this server, unless its host is named with --media-hosts"},
+		{"a file", chatPath, strings.Replace(picture(0), "data:image/png;base64,", "file:///", 1), true, 400, "must begin with data: or https://"},
+	} {
+		asked := 0
+		f := newFixture(t, config(), ready(1), func(w http.ResponseWriter, r *http.Request) {
+			asked++
+			if b, err := io.ReadAll(r.Body); err != nil || string(b) != tt.body {
+				t.Errorf("%s: the engine got %d bytes of %d, %v", tt.name, len(b), len(tt.body), err)
+			}
+			_, _ = io.WriteString(w, "{}")
+		})
+		f.fake.media = tt.media
+		w := f.do("POST", tt.path, tt.body)
+		if w.Code != tt.status || !strings.Contains(w.Body.String(), tt.says) {
+			t.Errorf("%s: %d %.500s, want %d %s", tt.name, w.Code, w.Body, tt.status, tt.says)
+		}
+		if want := map[bool]int{true: 1}[tt.status == 200]; asked != want {
+			t.Errorf("%s: the engine was asked %d times, want %d", tt.name, asked, want)
+		}
+	}
+}
