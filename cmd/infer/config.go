@@ -20,6 +20,7 @@ type cli struct {
 	Serve   serveCmd   `cmd:"" default:"withargs" help:"Run the engine and the server (the default)."`
 	Chat    chatCmd    `cmd:"" help:"Talk to a running server from the terminal."`
 	Version versionCmd `cmd:"" help:"Print version, commit and Go version."`
+	Guard   guardCmd   `cmd:"" hidden:"" help:"End vLLM's processes when serve was killed; serve runs it."`
 }
 
 // errHelp says that help was asked for and printed.

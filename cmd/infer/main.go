@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 )
 
@@ -46,6 +47,8 @@ func run(ctx context.Context, p process) error {
 		return c.Chat.run(ctx, p)
 	case command == "version":
 		return c.Version.run(p)
+	case command == "guard":
+		return c.Guard.run(p)
 	default:
 		err = c.Serve.run(ctx, p)
 	}
@@ -59,5 +62,5 @@ func run(ctx context.Context, p process) error {
 
 // serves says whether args, which may be faulty, ask for a server.
 func serves(args []string) bool {
-	return len(args) == 0 || (args[0] != "chat" && args[0] != "version")
+	return len(args) == 0 || !slices.Contains([]string{"chat", "version", "guard"}, args[0])
 }

@@ -102,6 +102,7 @@ func (c *serveCmd) vllm() vllm.Config {
 		Model: c.Model, Names: c.Names, LoRA: c.VLLM.LoRA, Args: c.VLLM.Args, Program: c.VLLM.Program,
 		URL: c.VLLM.URL, Key: c.VLLM.key, MemoryUtilization: c.VLLM.utilization, MaxModelLen: maxLen,
 		StallTimeout: c.VLLM.Stall, SleepAfter: c.SleepAfter, Grace: c.Server.Grace, StateDir: c.Cache,
+		Guard: guardCommand,
 	}
 }
 

@@ -1,13 +1,18 @@
 package main
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // script is a program that stands in for vllm.
@@ -103,4 +108,86 @@ func TestSeedVariables(t *testing.T) {
 		strings.Join(got.Args, " ") != "--dtype half --" || strings.Join(got.LoRA, " ") != "a=org/a,b" {
 		t.Errorf("%+v", got)
 	}
+}
+
+// A kill of infer itself, which nothing can handle, leaves nobody of vLLM
+// behind: neither what the kernel ends with infer, nor what it does not.
+func TestKilledLeavesNothing(t *testing.T) {
+	pids := filepath.Join(t.TempDir(), "pids")
+	vllm := script(t, `sleep 1000 & sibling=$!
+setsid sleep 1000 & far=$!
+echo $$ $sibling $far >"$PIDS.new" && mv "$PIDS.new" "$PIDS"
+exec sleep 1000
+`)
+	cmd := program(t, []string{"PIDS=" + pids, "PATH=" + os.Getenv("PATH")}, "--listen=127.0.0.1:0", "--engine=vllm", "--model=org/m", "--vllm-program", vllm)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var family []int
+	wait(t, "vLLM's processes", func() bool {
+		text, err := os.ReadFile(pids)
+		if err != nil {
+			return false
+		}
+		for _, f := range strings.Fields(string(text)) {
+			pid, err := strconv.Atoi(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			family = append(family, pid)
+		}
+		return true
+	})
+	t.Cleanup(func() {
+		for _, pid := range family {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it has gone, unless the test failed
+		}
+	})
+	// The guard is started after vLLM, and the kill must not come between.
+	wait(t, "the guard", func() bool { return children(t, cmd.Process.Pid) == 2 })
+	if len(family) != 3 || !slices.ContainsFunc(family, runs) {
+		t.Fatalf("vLLM's processes are %v", family)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // it was killed
+	wait(t, "the end of vLLM's processes", func() bool { return !slices.ContainsFunc(family, runs) })
+}
+
+// wait asks until done is true.
+func wait(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for began := time.Now(); !done(); <-tick.C {
+		if time.Since(began) > 20*time.Second {
+			t.Fatalf("%s did not come", what)
+		}
+	}
+}
+
+// runs says whether a process is there and no zombie, which is for somebody
+// else to reap.
+func runs(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, rest, _ := strings.Cut(string(text), ") ")
+	return err == nil && !strings.HasPrefix(rest, "Z")
+}
+
+// children counts the processes that pid has started.
+func children(t *testing.T, pid int) int {
+	t.Helper()
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, list := range lists {
+		text, err := os.ReadFile(list)
+		if err == nil { // the thread may have gone
+			n += len(strings.Fields(string(text)))
+		}
+	}
+	return n
 }

@@ -270,8 +270,9 @@ func compare(t *testing.T, socket, url string) {
 	}
 }
 
-// An adapter is a model that answers in its own way; and vLLM on a CPU, which
-// does not start with the flag for sleep, is started without.
+// An adapter is a model that answers in its own way; vLLM on a CPU, which does
+// not start with the flag for sleep, is started without; and a kill of infer
+// leaves nothing of it.
 func TestRealAdapterAndNoSleep(t *testing.T) {
 	model := fromMake(t, "INFER_TEST_VLLM_MODEL")
 	adapter := filepath.Join(t.TempDir(), "noise")
@@ -297,6 +298,25 @@ func TestRealAdapterAndNoSleep(t *testing.T) {
 	if n := strings.Count(s.log.String(), "this vllm cannot sleep"); n != 1 {
 		t.Errorf("that it cannot sleep is said %d times, want once", n)
 	}
+	killed(t, s)
+}
+
+// killed ends infer as nothing can handle. The kernel ends the API server with
+// it; the engine process and its worker would go on.
+func killed(t *testing.T, s *server) {
+	before := descendants(t, s.cmd.Process.Pid)
+	kill(t, s.cmd.Process.Pid, syscall.SIGKILL)
+	s.ended <- <-s.ended
+	began := time.Now()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for left := alive(before); len(left) > 0; left = alive(before) {
+		if time.Since(began) > 30*time.Second {
+			t.Fatalf("left behind: %v", left)
+		}
+		<-tick.C
+	}
+	t.Logf("SIGKILL of infer: %d processes gone after %v", len(before), time.Since(began))
 }
 
 // What vLLM refuses to start with is said in one line, with exit code 69.

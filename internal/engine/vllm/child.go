@@ -41,6 +41,7 @@ type child struct {
 	exited chan struct{}    // closed when the leader has ended
 	closed chan struct{}    // closed when nobody holds the output any more
 	output *os.File
+	guard  *guard // nil when there is none
 }
 
 // command is what a child runs.
@@ -48,10 +49,11 @@ type command struct {
 	program string
 	args    []string
 	env     []string // added to this process's own
+	guard   []string // what calls Guard with its input; empty for none
 }
 
 // start runs c. line gets every line of its output. The child is killed when
-// this process dies.
+// this process dies, and the rest of its family by the guard.
 func start(c command, line func(string), log *slog.Logger) (*child, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("become sub-reaper: %w", err)
@@ -77,6 +79,11 @@ func start(c command, line func(string), log *slog.Logger) (*child, error) {
 		return nil, err
 	}
 	ch.family = family{leader: cmd.Process.Pid, mark: mark}
+	if len(c.guard) > 0 && os.Getpid() != 1 {
+		if ch.guard, err = startGuard(c.guard, ch.family); err != nil {
+			log.Warn("nothing will end vllm's processes if this one is killed", "err", err)
+		}
+	}
 	go func() {
 		defer close(ch.closed)
 		readLines(read, line)
@@ -135,7 +142,11 @@ func (ch *child) end(patience time.Duration) error {
 		}
 		timer.Stop()
 	}
-	return errors.Join(ch.sweep(), ch.closeOutput())
+	err := errors.Join(ch.sweep(), ch.closeOutput())
+	if lost := ch.guard.dismiss(); lost != nil {
+		ch.log.Warn("dismiss the guard of vllm", "err", lost)
+	}
+	return err
 }
 
 // sweep kills the family until nobody of it is seen.

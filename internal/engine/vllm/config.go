@@ -51,6 +51,9 @@ type Config struct {
 	Grace time.Duration
 	// StateDir keeps learned start durations; empty keeps them in memory.
 	StateDir string
+	// Guard is a command that calls the function Guard with its input, to end
+	// vLLM's processes should this process be killed. Empty means none.
+	Guard []string
 	// RunDir is where the private folder of the socket is made; empty means
 	// the system's for temporary files.
 	RunDir string
@@ -218,5 +221,5 @@ func (c Config) command(socket string, sleep bool) command {
 		add("--enable-sleep-mode")
 		env = append(env, "VLLM_SERVER_DEV_MODE=1") // its routes are on the private socket, and never relayed
 	}
-	return command{program: c.program(), args: append(args, c.Args...), env: append(env, slices.Clone(c.Env)...)}
+	return command{program: c.program(), args: append(args, c.Args...), env: append(env, slices.Clone(c.Env)...), guard: c.Guard}
 }

@@ -61,7 +61,7 @@ func fakeConfig(t *testing.T, options string) Config {
 		t.Cleanup(func() { _ = os.RemoveAll(run) })
 	}
 	return Config{Model: "org/m", Program: program, StallTimeout: time.Minute, Grace: 12 * time.Second, RunDir: run,
-		StateDir: t.TempDir(), Env: []string{"FAKE_VLLM=fake mark=" + filepath.Join(t.TempDir(), "mark") + " " + options}}
+		StateDir: t.TempDir(), Guard: []string{program, "guard"}, Env: []string{"FAKE_VLLM=fake mark=" + filepath.Join(t.TempDir(), "mark") + " " + options}}
 }
 
 // run starts an engine and stops it with the test, when nobody of its

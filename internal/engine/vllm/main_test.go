@@ -10,6 +10,10 @@ import (
 // The test binary is also the fake vLLM: see fake_test.go.
 func TestMain(m *testing.M) {
 	switch {
+	case len(os.Args) == 2 && os.Args[1] == "guard":
+		if err := Guard(os.Stdin); err != nil {
+			os.Exit(1)
+		}
 	case os.Getenv("FAKE_PART") != "":
 		fakePart(os.Getenv("FAKE_PART"))
 	case os.Getenv("FAKE_VLLM") != "":
