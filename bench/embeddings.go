@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/rand/v2"
 	"path/filepath"
+	"strings"
 )
 
 // pythonRuntime is the reference of the embeddings suite.
@@ -16,10 +18,7 @@ const pythonRuntime = "Python onnxruntime"
 // embedScript is the reference's source.
 const embedScript = "bench/embeddings.py"
 
-// embedBatches are the texts of one request; embedTotal is at least how many are
-// embedded for a sample.
-var embedBatches = []int{1, 32}
-
+// embedTotal is at least how many texts are embedded for a sample.
 const embedTotal = 64
 
 // Words of a text, so that a batch has texts of different lengths.
@@ -27,6 +26,39 @@ const (
 	embedFewest = 10
 	embedMost   = 60
 )
+
+// embedBatch is how many texts a request has. Texts of one length have the same
+// words in another order, so that nothing is gained by who pads less.
+type embedBatch struct {
+	texts     int
+	oneLength bool
+}
+
+var embedBatches = []embedBatch{{1, false}, {32, false}, {32, true}}
+
+// of names the batch in a table.
+func (b embedBatch) of(engine string) string {
+	name := fmt.Sprintf("%s, batch %d", engine, b.texts)
+	if b.oneLength {
+		name += " of one length"
+	}
+	return name
+}
+
+// request makes the texts of one request.
+func (b embedBatch) request(rng *rand.Rand) []string {
+	texts := make([]string, b.texts)
+	words := strings.Fields(story(rng, (embedFewest+embedMost)/2))
+	for i := range texts {
+		if b.oneLength {
+			rng.Shuffle(len(words), func(i, j int) { words[i], words[j] = words[j], words[i] })
+			texts[i] = strings.Join(words, " ")
+		} else {
+			texts[i] = story(rng, embedFewest+rng.IntN(embedMost-embedFewest+1))
+		}
+	}
+	return texts
+}
 
 // minLikeness is the cosine of two engines' vectors of one text, under which
 // they do not run the same model.
@@ -63,13 +95,13 @@ func (p *plan) measureEmbeddings(ctx context.Context, s setting) (t *table, err 
 		Task:    fmt.Sprintf("%s; texts of %d to %d words, one request at a time", p.encoder, embedFewest, embedMost),
 		Columns: []column{{"embeddings per CPU-second", "%.0f"}, {"embeddings per second", "%.0f"}}}
 	var compared []comparedRows
-	for _, n := range embedBatches {
-		compared = append(compared, comparedRows{Name: fmt.Sprintf("infer / %s, batch %d", pythonRuntime, n), A: batchOf(infer, n), B: batchOf(pythonRuntime, n)})
+	for _, b := range embedBatches {
+		compared = append(compared, comparedRows{Name: b.of("infer / " + pythonRuntime), A: b.of(infer), B: b.of(pythonRuntime)})
 	}
 	err = p.collect(ctx, t, compared, func(ctx context.Context, round int, r *rounds) error {
-		for _, n := range embedBatches {
-			if err := p.takeEmbeddings(ctx, srv, py, n, round, r); err != nil {
-				return fmt.Errorf("batch %d: %w", n, err)
+		for _, b := range embedBatches {
+			if err := p.takeEmbeddings(ctx, srv, py, b, round, r); err != nil {
+				return fmt.Errorf("%s: %w", b.of("all"), err)
 			}
 		}
 		return nil
@@ -77,15 +109,11 @@ func (p *plan) measureEmbeddings(ctx context.Context, s setting) (t *table, err 
 	return t, err
 }
 
-func batchOf(engine string, n int) string { return fmt.Sprintf("%s, batch %d", engine, n) }
-
-// takeEmbeddings measures requests of n texts, the same for both.
-func (p *plan) takeEmbeddings(ctx context.Context, srv *server, py *piped, n, round int, r *rounds) error {
-	requests := make([][]string, max(embedTotal/n, 4))
+// takeEmbeddings measures requests of one kind of batch, the same for both.
+func (p *plan) takeEmbeddings(ctx context.Context, srv *server, py *piped, b embedBatch, round int, r *rounds) error {
+	requests := make([][]string, max(embedTotal/b.texts, 4))
 	for i := range requests {
-		for range n {
-			requests[i] = append(requests[i], story(p.rng, embedFewest+p.rng.IntN(embedMost-embedFewest+1)))
-		}
+		requests[i] = b.request(p.rng)
 	}
 	for _, name := range turns([]string{infer, pythonRuntime}, round) {
 		e, pid := embedder(srv), srv.cmd.Process.Pid
@@ -101,11 +129,11 @@ func (p *plan) takeEmbeddings(ctx context.Context, srv *server, py *piped, n, ro
 				return fmt.Errorf("%s: %w", name, err)
 			}
 		}
-		got, err := m.stop(len(requests) * n)
+		got, err := m.stop(len(requests) * b.texts)
 		if err != nil {
 			return err
 		}
-		r.add(batchOf(name, n), got.perCPUSecond(), got.perSecond())
+		r.add(b.of(name), got.perCPUSecond(), got.perSecond())
 	}
 	return nil
 }

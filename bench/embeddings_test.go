@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/rand/v2"
 	"net/http"
 	"strings"
 	"testing"
@@ -37,6 +38,23 @@ func TestSameModel(t *testing.T) {
 		}
 		if err := sameModel(t.Context(), there, here, "x"); err == nil {
 			t.Errorf("%s was taken for the same model", name)
+		}
+	}
+}
+
+func TestEmbedBatches(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for _, b := range embedBatches {
+		texts := b.request(rng)
+		words := map[int]bool{}
+		for _, text := range texts {
+			words[len(strings.Fields(text))] = true
+		}
+		if one := len(words) == 1; len(texts) != b.texts || one != (b.oneLength || b.texts == 1) {
+			t.Errorf("%s: %d texts of %d lengths", b.of("x"), len(texts), len(words))
+		}
+		if len(texts) > 1 && texts[0] == texts[1] {
+			t.Errorf("%s: %q twice", b.of("x"), texts[0])
 		}
 	}
 }
