@@ -5,6 +5,7 @@ import (
 	"encoding/json/jsontext"
 	"encoding/json/v2"
 	"errors"
+	"fmt"
 	"net/http"
 	"reflect"
 	"strings"
@@ -162,6 +163,36 @@ func elements(raw jsontext.Value, at, want string) ([]jsontext.Value, *openai.Er
 		return nil, invalid(at, "must be "+want)
 	}
 	return decode[[]jsontext.Value](raw, at)
+}
+
+// textsOf reads what is a string, or a list of objects that text reads by their
+// type; want says both.
+func textsOf(raw jsontext.Value, at, want string, text func(raw jsontext.Value, at, kind string) (string, *openai.Error)) ([]string, *openai.Error) {
+	switch {
+	case absent(raw):
+		return nil, missing(at, want)
+	case raw.Kind() == '"':
+		text, e := decode[string](raw, at)
+		return []string{text}, e
+	}
+	list, e := elements(raw, at, want)
+	if e != nil {
+		return nil, e
+	}
+	var texts []string
+	for i, raw := range list {
+		at := fmt.Sprintf("%s[%d]", at, i)
+		kind, e := kindOf(raw, at)
+		if e != nil {
+			return nil, e
+		}
+		t, e := text(raw, at, kind)
+		if e != nil {
+			return nil, e
+		}
+		texts = append(texts, t)
+	}
+	return texts, nil
 }
 
 // given is the text of an optional string.

@@ -145,31 +145,12 @@ func blockText(raw jsontext.Value, at string) (string, *openai.Error) {
 
 // textBlocks reads a string or a list of text blocks.
 func textBlocks(raw jsontext.Value, at string) ([]string, *openai.Error) {
-	if raw.Kind() == '"' {
-		text, e := decode[string](raw, at)
-		return []string{text}, e
-	}
-	list, e := elements(raw, at, "a string or a list of text blocks")
-	if e != nil {
-		return nil, e
-	}
-	var parts []string
-	for i, raw := range list {
-		at := fmt.Sprintf("%s[%d]", at, i)
-		kind, e := kindOf(raw, at)
-		if e != nil {
-			return nil, e
-		}
+	return textsOf(raw, at, "a string or a list of text blocks", func(raw jsontext.Value, at, kind string) (string, *openai.Error) {
 		if kind != "text" {
-			return nil, unsupported(at+".type", fmt.Sprintf("%.64q is not supported; only text is", kind))
+			return "", unsupported(at+".type", fmt.Sprintf("%.64q is not supported; only text is", kind))
 		}
-		text, e := blockText(raw, at)
-		if e != nil {
-			return nil, e
-		}
-		parts = append(parts, text)
-	}
-	return parts, nil
+		return blockText(raw, at)
+	})
 }
 
 func toolUseInto(c *conversation, raw jsontext.Value, at string) *openai.Error {

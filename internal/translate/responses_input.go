@@ -133,41 +133,23 @@ func inputSays(c *conversation, raw jsontext.Value, at string) *openai.Error {
 
 // inputContent reads a string or a list of text parts.
 func inputContent(raw jsontext.Value, at string) ([]string, *openai.Error) {
-	switch {
-	case absent(raw):
-		return nil, missing(at, "a string or a list of parts")
-	case raw.Kind() == '"':
-		text, e := decode[string](raw, at)
-		return []string{text}, e
-	}
-	list, e := elements(raw, at, "a string or a list of parts")
-	if e != nil {
-		return nil, e
-	}
-	var parts []string
-	for i, raw := range list {
-		at := fmt.Sprintf("%s[%d]", at, i)
-		kind, e := kindOf(raw, at)
-		if e != nil {
-			return nil, e
-		}
+	return textsOf(raw, at, "a string or a list of parts", func(raw jsontext.Value, at, kind string) (string, *openai.Error) {
 		if !slices.Contains([]string{"input_text", "output_text", "text", "refusal", "summary_text", "reasoning_text"}, kind) {
-			return nil, unsupported(at+".type", fmt.Sprintf("%.64q is not supported; this model takes text only", kind))
+			return "", unsupported(at+".type", fmt.Sprintf("%.64q is not supported; this model takes text only", kind))
 		}
 		p, e := decode[inputPart](raw, at)
 		if e != nil {
-			return nil, e
+			return "", e
 		}
 		text := p.Text
 		if kind == "refusal" {
 			text = p.Refusal
 		}
 		if text == nil {
-			return nil, missing(at+".text", "a string")
+			e = missing(at+".text", "a string")
 		}
-		parts = append(parts, *text)
-	}
-	return parts, nil
+		return given(text), e
+	})
 }
 
 func inputCalls(c *conversation, raw jsontext.Value, at string) *openai.Error {

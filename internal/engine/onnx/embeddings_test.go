@@ -5,9 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/binary"
-	"encoding/json/v2"
 	"fmt"
-	"io"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -58,20 +56,7 @@ type encoded struct {
 
 func encode(tb testing.TB, srv *httptest.Server, path, body string) (int, encoded) {
 	tb.Helper()
-	resp, err := srv.Client().Post(srv.URL+path, "application/json", strings.NewReader(body))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	var a encoded
-	if err := json.Unmarshal(b, &a); err != nil {
-		tb.Fatalf("%s: %v in %.200s", path, err, b)
-	}
-	return resp.StatusCode, a
+	return posted[encoded](tb, srv, path, body)
 }
 
 // embed returns the embeddings of a request that must succeed.

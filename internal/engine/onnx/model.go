@@ -1,8 +1,8 @@
 package onnx
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -231,7 +231,7 @@ func (m *model) bind(r rowRange) (*rowBinding, error) {
 // logits after the last of them. They are valid until the next run. When ctx
 // ends, so does the run, with ctx's error.
 func (m *model) prefill(ctx context.Context, slot int, tokens []int32, pos int) ([]float32, error) {
-	ids, mask := m.int64s(m.ids), m.int64s(m.mask)
+	ids, mask := m.ids.Int64s(), m.mask.Int64s()
 	for i, t := range tokens {
 		ids[i] = int64(t)
 	}
@@ -240,7 +240,7 @@ func (m *model) prefill(ctx context.Context, slot int, tokens []int32, pos int) 
 		mask[i] = 1
 	}
 	if m.pos != nil {
-		p := m.int64s(m.pos)
+		p := m.pos.Int64s()
 		for i := range tokens {
 			p[i] = int64(pos + i)
 		}
@@ -258,11 +258,11 @@ func (m *model) prefill(ctx context.Context, slot int, tokens []int32, pos int) 
 func (m *model) decode(tokens []int32, lengths []int) ([][]float32, error) {
 	n := len(tokens)
 	total := slices.Max(lengths) + 1
-	ids, mask := m.int64s(m.ids), m.int64s(m.mask)
+	ids, mask := m.ids.Int64s(), m.mask.Int64s()
 	for i := range n {
 		ids[i] = int64(tokens[i])
 		if m.pos != nil {
-			m.int64s(m.pos)[i] = int64(lengths[i])
+			m.pos.Int64s()[i] = int64(lengths[i])
 		}
 		row := mask[i*total : (i+1)*total]
 		for j := range row {
@@ -275,8 +275,6 @@ func (m *model) decode(tokens []int32, lengths []int) ([][]float32, error) {
 	return m.run(context.Background(), rowRange{0, n}, 1, total)
 }
 
-func (m *model) int64s(b *ort.Buffer) []int64 { return bytesAs[int64](b.Bytes()) }
-
 // run executes the graph over rows with seq new tokens each and a mask of
 // total positions, and returns the last position's logits of each row.
 func (m *model) run(ctx context.Context, r rowRange, seq, total int) ([][]float32, error) {
@@ -285,26 +283,12 @@ func (m *model) run(ctx context.Context, r rowRange, seq, total int) ([][]float3
 	if err != nil {
 		return nil, fmt.Errorf("bind KV cache: %w", err)
 	}
-	closeInputs, err := m.bindInputs(rb.b, r.n, seq, total)
-	defer closeInputs()
+	free, err := m.bindInputs(rb.b, r.n, seq, total)
+	defer free()
 	if err != nil {
 		return nil, fmt.Errorf("bind inputs: %w", err)
 	}
-	opts, err := m.lib.NewRunOptions()
-	if err != nil {
-		return nil, err
-	}
-	defer opts.Close()
-	stopped := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() { defer close(stopped); opts.Terminate() })
-	err = m.sess.Run(rb.b, opts)
-	if !stop() {
-		<-stopped // Terminate must not touch options that were freed
-	}
-	if errors.Is(err, ort.ErrTerminated) {
-		return nil, context.Cause(ctx)
-	}
-	if err != nil {
+	if err := m.sess.Run(ctx, rb.b); err != nil {
 		return nil, fmt.Errorf("run: %w", err)
 	}
 	if m.logits, err = rb.b.Fetch(m.cfg.Model.Decoder.Outputs.Logits); err != nil {
@@ -313,32 +297,17 @@ func (m *model) run(ctx context.Context, r rowRange, seq, total int) ([][]float3
 	return m.lastRows(r.n)
 }
 
-func (m *model) bindInputs(b *ort.Binding, n, seq, total int) (func(), error) {
+func (m *model) bindInputs(b *ort.Binding, n, seq, total int) (free func(), err error) {
 	d := &m.cfg.Model.Decoder
-	var views []*ort.Tensor
-	closeAll := func() {
-		for _, v := range views {
-			v.Close()
-		}
+	inputs := []ort.Matrix{
+		{Name: d.Inputs.InputIDs, Buffer: m.ids, Rows: n, Cols: seq},
+		{Name: d.Inputs.AttentionMask, Buffer: m.mask, Rows: n, Cols: total},
 	}
-	for _, in := range []struct {
-		name  string
-		buf   *ort.Buffer
-		width int
-	}{{d.Inputs.InputIDs, m.ids, seq}, {d.Inputs.AttentionMask, m.mask, total}, {d.Inputs.PositionIDs, m.pos, seq}} {
-		if in.buf == nil {
-			continue
-		}
-		t, err := in.buf.Tensor(ort.Int64, 0, int64(n), int64(in.width))
-		if err != nil {
-			return closeAll, err
-		}
-		views = append(views, t)
-		if err := b.Input(in.name, t); err != nil {
-			return closeAll, err
-		}
+	if m.pos != nil {
+		inputs = append(inputs, ort.Matrix{Name: d.Inputs.PositionIDs, Buffer: m.pos, Rows: n, Cols: seq})
 	}
-	return closeAll, b.OutputToHost(d.Outputs.Logits)
+	free, err = b.Matrices(inputs...)
+	return free, cmp.Or(err, b.OutputToHost(d.Outputs.Logits))
 }
 
 // lastRows cuts the logits, [rows, 1, vocabulary] or [rows, positions,
@@ -348,9 +317,9 @@ func (m *model) lastRows(n int) ([][]float32, error) {
 	if len(s) != 3 || s[0] != int64(n) || s[1] < 1 || s[2] < 1 {
 		return nil, fmt.Errorf("logits have shape %v for %d rows", s, n)
 	}
-	flat, err := m.floats(m.logits)
+	flat, err := m.logits.Floats(&m.widened)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("logits: %w", err)
 	}
 	vocab := int(s[2])
 	out := make([][]float32, n)

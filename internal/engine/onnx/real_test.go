@@ -163,8 +163,14 @@ type logprobs struct {
 	TopLogprobs   []map[string]float64 `json:"top_logprobs"`
 }
 
-// post sends a JSON body and decodes the answer.
+// post sends a JSON body to a route that writes and decodes the answer.
 func post(tb testing.TB, srv *httptest.Server, path, body string) (int, answer) {
+	tb.Helper()
+	return posted[answer](tb, srv, path, body)
+}
+
+// posted sends a JSON body and decodes the answer.
+func posted[T any](tb testing.TB, srv *httptest.Server, path, body string) (status int, a T) {
 	tb.Helper()
 	resp, err := srv.Client().Post(srv.URL+path, "application/json", strings.NewReader(body))
 	if err != nil {
@@ -175,9 +181,8 @@ func post(tb testing.TB, srv *httptest.Server, path, body string) (int, answer) 
 	if err != nil {
 		tb.Fatal(err)
 	}
-	var a answer
 	if err := json.Unmarshal(b, &a); err != nil {
-		tb.Fatalf("%s: %v in %s", path, err, b)
+		tb.Fatalf("%s: %v in %.200s", path, err, b)
 	}
 	return resp.StatusCode, a
 }

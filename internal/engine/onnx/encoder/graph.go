@@ -1,11 +1,11 @@
 package encoder
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"unsafe"
 
 	"infer/internal/engine/onnx/ort"
 	"infer/internal/engine/onnx/tokenizer"
@@ -27,20 +27,13 @@ var (
 
 // graph is a loaded graph with the memory of its inputs. One goroutine uses it.
 type graph struct {
-	lib     *ort.Library
 	sess    *ort.Session
 	binding *ort.Binding
 	set     *settings
 	output  string
 	pool    pooler // nil when the graph gives one vector a text
-	inputs  []input
+	inputs  []ort.Matrix
 	widened []float32
-}
-
-// input is one input and the memory that it is read from.
-type input struct {
-	name string
-	buf  *ort.Buffer
 }
 
 func openGraph(lib *ort.Library, path string, cfg Config, s *settings, tokens int) (_ *graph, err error) {
@@ -51,7 +44,7 @@ func openGraph(lib *ort.Library, path string, cfg Config, s *settings, tokens in
 	if err != nil {
 		return nil, fmt.Errorf("%w: load %s: %w", ErrInvalid, path, err)
 	}
-	g := &graph{lib: lib, sess: sess, set: s}
+	g := &graph{sess: sess, set: s}
 	defer func() {
 		if err != nil {
 			g.close()
@@ -68,7 +61,7 @@ func openGraph(lib *ort.Library, path string, cfg Config, s *settings, tokens in
 		if err != nil {
 			return nil, err
 		}
-		g.inputs = append(g.inputs, input{v.Name, b})
+		g.inputs = append(g.inputs, ort.Matrix{Name: v.Name, Buffer: b})
 	}
 	return g, nil
 }
@@ -117,21 +110,7 @@ func (g *graph) run(ctx context.Context, texts []tokenizer.Framed) ([][]float32,
 	if err != nil {
 		return nil, fmt.Errorf("bind inputs: %w", err)
 	}
-	opts, err := g.lib.NewRunOptions()
-	if err != nil {
-		return nil, err
-	}
-	defer opts.Close()
-	stopped := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() { defer close(stopped); opts.Terminate() })
-	err = g.sess.Run(g.binding, opts)
-	if !stop() {
-		<-stopped // Terminate must not touch options that were freed
-	}
-	if errors.Is(err, ort.ErrTerminated) {
-		return nil, context.Cause(ctx)
-	}
-	if err != nil {
+	if err := g.sess.Run(ctx, g.binding); err != nil {
 		return nil, fmt.Errorf("run: %w", err)
 	}
 	out, err := g.binding.Fetch(g.output)
@@ -144,27 +123,16 @@ func (g *graph) run(ctx context.Context, texts []tokenizer.Framed) ([][]float32,
 
 // bind fills and binds the inputs, padded on the right to width.
 func (g *graph) bind(texts []tokenizer.Framed, width int) (free func(), err error) {
-	var views []*ort.Tensor
-	free = func() {
-		for _, v := range views {
-			v.Close()
+	for i := range g.inputs {
+		in := &g.inputs[i]
+		in.Rows, in.Cols = len(texts), width
+		data := in.Buffer.Int64s()
+		for row, t := range texts {
+			fill(data[row*width:][:width], in.Name, t, g.set.pad)
 		}
 	}
-	for _, in := range g.inputs {
-		data := int64s(in.buf)
-		for i, t := range texts {
-			fill(data[i*width:][:width], in.name, t, g.set.pad)
-		}
-		v, err := in.buf.Tensor(ort.Int64, 0, int64(len(texts)), int64(width))
-		if err != nil {
-			return free, err
-		}
-		views = append(views, v)
-		if err := g.binding.Input(in.name, v); err != nil {
-			return free, err
-		}
-	}
-	return free, g.binding.OutputToHost(g.output)
+	free, err = g.binding.Matrices(g.inputs...)
+	return free, cmp.Or(err, g.binding.OutputToHost(g.output))
 }
 
 // fill writes one row of one input.
@@ -184,12 +152,6 @@ func fill(row []int64, name string, t tokenizer.Framed, pad int64) {
 			row[i] = int64(t.Types[i])
 		}
 	}
-}
-
-// int64s views page-aligned memory.
-func int64s(b *ort.Buffer) []int64 {
-	bytes := b.Bytes()
-	return unsafe.Slice((*int64)(unsafe.Pointer(unsafe.SliceData(bytes))), len(bytes)/8)
 }
 
 // vectors reads the output: [texts, dims], or [texts, width, dims] to pool.
@@ -225,7 +187,7 @@ func (g *graph) close() {
 		g.binding.Close()
 	}
 	for _, in := range g.inputs {
-		in.buf.Close()
+		in.Buffer.Close()
 	}
 	g.sess.Close()
 }

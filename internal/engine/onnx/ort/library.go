@@ -38,8 +38,6 @@ var (
 	// ErrNotOnCUDA is returned when the model loads but would compute on the
 	// CPU. It matches ErrNoCUDA.
 	ErrNotOnCUDA = fmt.Errorf("%w: products or attentions of the model ended on the CPU", ErrNoCUDA)
-	// ErrTerminated is returned by a run that RunOptions.Terminate ended.
-	ErrTerminated = errors.New("run terminated")
 )
 
 // Library is a loaded ONNX Runtime with its environment. It is safe for

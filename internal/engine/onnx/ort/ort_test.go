@@ -2,6 +2,7 @@ package ort
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
 	"os"
@@ -121,14 +122,8 @@ func TestBoundRun(t *testing.T) {
 	for i := range all {
 		all[i] = float32(i)
 	}
-	o, err := lib.NewRunOptions()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer o.Close()
-
 	// Row 2 + row 3, once into memory of the library's and once in place.
-	bind(t, b.Input("A", view(2, 1)), b.Input("B", view(3, 1)), b.OutputToHost("C"), s.Run(b, o))
+	bind(t, b.Input("A", view(2, 1)), b.Input("B", view(3, 1)), b.OutputToHost("C"), s.Run(t.Context(), b))
 	got, err := b.Fetch("C")
 	if err != nil {
 		t.Fatal(err)
@@ -137,7 +132,7 @@ func TestBoundRun(t *testing.T) {
 		t.Errorf("sum %v of shape %v", f, got.Shape)
 	}
 	got.Close()
-	bind(t, b.Output("C", views[1]), s.Run(b, o))
+	bind(t, b.Output("C", views[1]), s.Run(t.Context(), b))
 	if all[6] != 15 || all[8] != 19 || all[9] != 9 {
 		t.Errorf("in place: %v", all)
 	}
@@ -148,9 +143,20 @@ func TestBoundRun(t *testing.T) {
 		t.Error("a view beyond its buffer was allowed")
 	}
 
-	o.Terminate()
-	if err := s.Run(b, o); !errors.Is(err, ErrTerminated) {
+	o, err := lib.newRunOptions()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.close()
+	o.terminate()
+	if err := s.run(b, o); !errors.Is(err, errTerminated) {
 		t.Errorf("terminated run = %v", err)
+	}
+	gone, cancel := context.WithCancelCause(t.Context())
+	left := errors.New("left")
+	cancel(left)
+	if err := s.Run(gone, b); err != left {
+		t.Errorf("run for who left = %v", err)
 	}
 }
 

@@ -7,6 +7,7 @@ package ort
 import "C"
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -102,35 +103,88 @@ func (b *Binding) Close() {
 	b.names = nil
 }
 
-// RunOptions let another goroutine end a run.
-type RunOptions struct {
+// Matrix is an input of int64 and the memory that it is read from.
+type Matrix struct {
+	Name       string
+	Buffer     *Buffer
+	Rows, Cols int
+}
+
+// Matrices binds inputs that are read from the beginning of their buffers, in
+// place of earlier ones. free lets go of them; it is to be called after the
+// run, also when there is an error.
+func (b *Binding) Matrices(inputs ...Matrix) (free func(), err error) {
+	var views []*Tensor
+	free = func() {
+		for _, v := range views {
+			v.Close()
+		}
+	}
+	for _, in := range inputs {
+		v, err := in.Buffer.Tensor(Int64, 0, int64(in.Rows), int64(in.Cols))
+		if err != nil {
+			return free, fmt.Errorf("input %q: %w", in.Name, err)
+		}
+		views = append(views, v)
+		if err := b.Input(in.Name, v); err != nil {
+			return free, fmt.Errorf("input %q: %w", in.Name, err)
+		}
+	}
+	return free, nil
+}
+
+// Run executes the model once over b. It blocks in C. When ctx ends, so does
+// the run, before its next operator and with ctx's cause.
+func (s *Session) Run(ctx context.Context, b *Binding) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	o, err := s.lib.newRunOptions()
+	if err != nil {
+		return err
+	}
+	defer o.close()
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { defer close(stopped); o.terminate() })
+	err = s.run(b, o)
+	if !stop() {
+		<-stopped // the options must not be freed under it
+	}
+	if errors.Is(err, errTerminated) {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// errTerminated is returned by a run that was terminated.
+var errTerminated = errors.New("run terminated")
+
+func (s *Session) run(b *Binding, o *runOptions) error {
+	err := s.lib.check(C.ort_run(s.lib.api, s.ptr, o.ptr, b.ptr))
+	if se, ok := errors.AsType[*StatusError](err); ok && strings.Contains(se.Message, "terminate flag") {
+		return errTerminated
+	}
+	return err
+}
+
+// runOptions let another goroutine end a run.
+type runOptions struct {
 	lib *Library
 	ptr *C.OrtRunOptions
 }
 
-// NewRunOptions returns options for one run.
-func (l *Library) NewRunOptions() (*RunOptions, error) {
-	o := &RunOptions{lib: l}
+func (l *Library) newRunOptions() (*runOptions, error) {
+	o := &runOptions{lib: l}
 	if err := l.check(C.ort_run_options(l.api, &o.ptr)); err != nil {
 		return nil, err
 	}
 	return o, nil
 }
 
-// Terminate ends the run that uses o before its next operator, and every later
-// one. Any goroutine may call it before Close.
-func (o *RunOptions) Terminate() {
+// terminate ends the run that uses o before its next operator, and every later
+// one. Any goroutine may call it before close.
+func (o *runOptions) terminate() {
 	_ = o.lib.check(C.ort_terminate(o.lib.api, o.ptr)) // sets a flag; has no error to report
 }
 
-// Close frees the options.
-func (o *RunOptions) Close() { C.ort_run_options_free(o.lib.api, o.ptr) }
-
-// Run executes the model once over b. It blocks in C.
-func (s *Session) Run(b *Binding, o *RunOptions) error {
-	err := s.lib.check(C.ort_run(s.lib.api, s.ptr, o.ptr, b.ptr))
-	if se, ok := errors.AsType[*StatusError](err); ok && strings.Contains(se.Message, "terminate flag") {
-		return ErrTerminated
-	}
-	return err
-}
+func (o *runOptions) close() { C.ort_run_options_free(o.lib.api, o.ptr) }

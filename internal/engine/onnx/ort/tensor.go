@@ -52,6 +52,11 @@ func (s *Session) NewHostBuffer(size int) (*Buffer, error) {
 // Bytes is the memory of a host buffer, nil for a device buffer.
 func (b *Buffer) Bytes() []byte { return b.host }
 
+// Int64s is the memory of a host buffer as integers.
+func (b *Buffer) Int64s() []int64 {
+	return unsafe.Slice((*int64)(unsafe.Pointer(unsafe.SliceData(b.host))), len(b.host)/8) // page-aligned
+}
+
 // Close frees the memory. Tensors over it must have been closed.
 func (b *Buffer) Close() {
 	if b.host != nil {
