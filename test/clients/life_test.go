@@ -44,7 +44,7 @@ func TestCancellationFreesTheSlot(t *testing.T) {
 	}
 	began := time.Now()
 	s.until("the slot to be free", func() bool { return s.metric("infer_requests_running") == 0 })
-	if took := time.Since(began); took > 2*time.Second {
+	if took := time.Since(began); took > 20*time.Second { // the answer would take minutes
 		t.Errorf("the slot was free after %v", took)
 	}
 	if _, err := s.open(timeout(t), 4)(); err != nil {
@@ -132,8 +132,8 @@ func TestRequestIsRefusedWithoutHold(t *testing.T) {
 // SIGTERM: readiness goes off, new work is refused, the open stream runs to
 // its own end, and the program ends well.
 func TestDrain(t *testing.T) {
-	s := ready(t)
-	rest := s.open(timeout(t), 200)
+	s := ready(t, "--grace=100s")
+	rest := s.open(timeout(t), 400) // some seconds, for all that is asked meanwhile
 	s.signal(syscall.SIGTERM)
 	s.until("readiness to go off", func() bool { status, _ := s.get("/readyz"); return status == http.StatusServiceUnavailable })
 	if status, _ := s.get("/livez"); status != http.StatusOK {
@@ -154,7 +154,7 @@ func TestDrain(t *testing.T) {
 
 // At the end of the grace period a stream gets an error event, not silence.
 func TestDrainDeadline(t *testing.T) {
-	s := ready(t, "--grace=2s")
+	s := ready(t, "--grace=10s") // of which the last two seconds are for the end
 	rest := s.open(timeout(t), endless)
 	began := time.Now()
 	s.signal(syscall.SIGTERM)
@@ -164,7 +164,7 @@ func TestDrainDeadline(t *testing.T) {
 	if code := s.exitCode(); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
 	}
-	if took := time.Since(began); took > 2*time.Second {
+	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("the drain took %v, over the grace period", took)
 	}
 }

@@ -60,8 +60,12 @@ type script struct {
 	pause  time.Duration  // before each piece and before the fault
 }
 
-// pause is over the --commit-after of these tests.
-const pause = 500 * time.Millisecond
+// pause is over the --commit-after of these tests, by more than a busy machine
+// holds a program up.
+const (
+	pause       = 1500 * time.Millisecond
+	commitAfter = 100 * time.Millisecond
+)
 
 func scripts() map[string]script {
 	broken := &openai.Error{Status: 502, Type: openai.TypeServer, Code: openai.CodeBrokeOff, Message: "the engine broke off"}
@@ -197,7 +201,7 @@ func start(t *testing.T) string {
 	t.Helper()
 	eng := &scripted{}
 	eng.Set(engine.Status{Phase: engine.Ready, Slots: 4, Models: []engine.Model{{ID: "m"}}})
-	cfg := serve.Config{Grace: time.Second, Hold: time.Second, CommitAfter: pause / 5, ClientStall: time.Minute,
+	cfg := serve.Config{Grace: 10 * time.Second, Hold: time.Minute, CommitAfter: commitAfter, ClientStall: time.Minute,
 		MaxQueue: 8, MaxQueueBytes: 8 << 20, MaxBodyBytes: 1 << 20, MaxMediaBodyBytes: 1 << 20, MaxConnections: 64,
 		Policy: policy.Config{MaxN: 8, MaxPrompts: 8, MaxTools: 8, MaxSchemaBytes: 1 << 16, MaxMediaBytes: 1 << 20}}
 	srv, err := serve.New(cfg, eng, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
@@ -228,6 +232,7 @@ func TestOfficialClients(t *testing.T) {
 	}
 	for _, name := range []string{"openai_responses.py", "anthropic_messages.py"} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // they mostly wait
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, python, name, start(t))

@@ -12,12 +12,12 @@ async function running() {
   return Number(/^infer_requests_running (\d+)$/m.exec(text)[1])
 }
 
-// Until polls what can only be seen from outside, for at most ten seconds.
+// Until polls what can only be seen from outside, for at most a minute.
 async function until(what, ok) {
-  for (const end = Date.now() + 10_000; Date.now() < end;) {
+  for (const end = Date.now() + 60_000; Date.now() < end;) {
     if (await ok()) return
   }
-  assert.fail(`waited ten seconds for ${what}`)
+  assert.fail(`waited a minute for ${what}`)
 }
 
 export const busy = () => until('a slot to be taken', async () => await running() === 1)
