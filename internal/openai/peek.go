@@ -2,10 +2,12 @@ package openai
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json/jsontext"
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 	"net/http"
 )
 
@@ -211,6 +213,38 @@ func stringEnd(body []byte, i int) int {
 		if backslashes%2 == 0 {
 			return end
 		}
+		if next < 64 { // JSON or code within the string, full of quotes
+			return denseEnd(body, end+1)
+		}
 		i = end
 	}
+}
+
+// denseEnd is stringEnd from within a string, for one with many escapes: it
+// looks at eight bytes at a time, each of which may be a quote or a backslash.
+func denseEnd(body []byte, i int) int {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	for i+8 <= len(body) {
+		w := binary.LittleEndian.Uint64(body[i:])
+		quote, slash := w^(ones*'"'), w^(ones*'\\')
+		// The lowest bit set is at the first byte that is zero in either.
+		hit := ((quote-ones)&^quote | (slash-ones)&^slash) & tops
+		if hit == 0 {
+			i += 8
+			continue
+		}
+		if i += bits.TrailingZeros64(hit) / 8; body[i] == '"' {
+			return i
+		}
+		i += 2
+	}
+	for ; i < len(body); i++ {
+		switch body[i] {
+		case '"':
+			return i
+		case '\\':
+			i++
+		}
+	}
+	return len(body)
 }

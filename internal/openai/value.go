@@ -107,13 +107,23 @@ func (v Value) Len() int {
 	return n
 }
 
-// Find returns the members with a wanted name at any depth within v, in one
-// pass, and the number of objects.
-func (v Value) Find(wanted func(name []byte) bool) (found []Member, objects int) {
+// Find returns the members with a wanted name at any depth within v, and counts
+// the objects, and the values right in v, all in one pass.
+func (v Value) Find(wanted func(name []byte) bool) (found []Member, objects, length int) {
+	depth, commas := 0, 0
 	for i := 0; i < len(v.Text); i++ {
 		switch v.Text[i] {
 		case '{':
 			objects++
+			depth++
+		case '[':
+			depth++
+		case '}', ']':
+			depth--
+		case ',':
+			if depth == 1 {
+				commas++
+			}
 		case '"':
 			at := i
 			i = stringEnd(v.Text, i)
@@ -127,7 +137,10 @@ func (v Value) Find(wanted func(name []byte) bool) (found []Member, objects int)
 			}
 		}
 	}
-	return found, objects
+	if len(v.Text) > 2 && skipSpace(v.Text, 1) < len(v.Text)-1 {
+		length = commas + 1
+	}
+	return found, objects, length
 }
 
 // Bytes is the text of a string, unescaped; nil for another kind. It may be a

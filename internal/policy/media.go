@@ -18,12 +18,7 @@ type medium struct {
 
 // messages bounds a conversation, which some protocols allow to be one string.
 func messages(p *Policy, c *call, param string, v openai.Value) *openai.Error {
-	if v.Kind() == '[' {
-		if e := listOf(param, v, maxMessages, ""); e != nil {
-			return e
-		}
-	}
-	return content(p, c, param, v)
+	return p.content(c, param, v, maxMessages, "")
 }
 
 // inputs bounds what an encoder gets, which may be text, ids, or content parts.
@@ -32,6 +27,11 @@ func inputs(p *Policy, c *call, param string, v openai.Value) *openai.Error {
 		return e
 	}
 	return content(p, c, param, v)
+}
+
+// content bounds what is part of a prompt besides.
+func content(p *Policy, c *call, param string, v openai.Value) *openai.Error {
+	return p.content(c, param, v, maxParts, "")
 }
 
 // isMedium says whether a member of this name is, or holds, a medium. vLLM
@@ -46,13 +46,16 @@ func isMedium(name []byte) bool {
 	return false
 }
 
-// content judges the media anywhere within v. What a tool was called with is
-// data that no engine looks into.
-func content(p *Policy, c *call, param string, v openai.Value) *openai.Error {
+// content judges the media anywhere within v, and how much it holds. What a
+// tool was called with is data that no engine looks into.
+func (p *Policy) content(c *call, param string, v openai.Value, limit int, flag string) *openai.Error {
 	if k := v.Kind(); k != '[' && k != '{' {
 		return nil
 	}
-	found, objects := v.Find(isMedium)
+	found, objects, length := v.Find(isMedium)
+	if length > limit {
+		return tooMany(param, length, limit, flag)
+	}
 	if c.parts += objects; c.parts > maxParts {
 		return openai.Invalid(param, openai.CodeLimit, "%s has more than %d parts; send fewer (%s)", param, maxParts, raise(""))
 	}
