@@ -55,6 +55,7 @@ func tables() map[string]map[string]rule {
 		"/v1/rerank":                encode,
 		"/v1/score":                 encode,
 		"/classify":                 encode,
+		"/pooling":                  encode,
 		"/tokenize":                 merged(all, map[string]rule{"messages": messages, "tools": tools(tool)}),
 		"/detokenize":               all,
 	}
