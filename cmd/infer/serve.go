@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -39,6 +40,7 @@ type serveCmd struct {
 	Device         string        `default:"auto" help:"auto, cpu, cuda or cuda:N, the GPU with this number among the visible ones. cuda never falls back to the CPU."`
 	Server         serverFlags   `embed:""`
 	Callers        callerFlags   `embed:""`
+	Dapr           daprFlags     `embed:""`
 	Config         string        `placeholder:"FILE" help:"YAML file whose keys are the names of these flags."`
 	Cache          string        `placeholder:"DIR" help:"Folder for imported models. Default: infer in $$XDG_CACHE_HOME or ~/.cache."`
 	OnnxLibrary    string        `placeholder:"FILE" help:"libonnxruntime.so; empty means the usual places."`
@@ -86,6 +88,7 @@ func (c *serveCmd) faults(getenv func(string) string) []error {
 		}
 	}
 	faults = append(faults, c.Callers.faults(getenv)...)
+	faults = append(faults, c.Dapr.faults(getenv, c.Server.Grace)...)
 	return append(faults, c.engineFaults(getenv)...)
 }
 
@@ -127,7 +130,15 @@ func (c *serveCmd) run(ctx context.Context, p process) error {
 	if c.Server.Callers, err = c.Callers.callers(log); err != nil {
 		return usageError{err}
 	}
-	srv, err := serve.New(serve.Config(c.Server), eng, reg, log)
+	var srv *serve.Server
+	sidecar, err := c.Dapr.sidecar(eng, func(w http.ResponseWriter, r *http.Request) { srv.Handler().ServeHTTP(w, r) }, reg, log)
+	if err != nil {
+		return usageError{err}
+	}
+	if sidecar != nil {
+		c.Server.Front, c.Server.Details = sidecar.Guard, func() map[string]string { return map[string]string{"dapr": sidecar.Detail()} }
+	}
+	srv, err = serve.New(serve.Config(c.Server), eng, reg, log)
 	if err != nil {
 		return usageError{err}
 	}
@@ -150,6 +161,9 @@ func (c *serveCmd) run(ctx context.Context, p process) error {
 	g.Go(func() error { return eng.Run(engineCtx) })
 	// Scrapes and keys are of use until the last stream has drained.
 	g.Go(func() error { defer stopEngine(); return srv.Run(ctx, ln) })
+	if sidecar != nil {
+		g.Go(func() error { return sidecar.Run(ctx) })
+	}
 	runCallers(engineCtx, g, c.Server.Callers)
 	if metrics != nil {
 		g.Go(func() error { return runMetrics(engineCtx, metrics, srv, reg) })

@@ -3,6 +3,7 @@ package serve
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"infer/internal/policy"
@@ -10,19 +11,21 @@ import (
 
 // Config bounds what one replica accepts and how long it lets things take.
 type Config struct {
-	Grace             time.Duration `help:"The platform's termination grace period. Open streams run on for four fifths of it, at most until 5s before its end." default:"30s" env:"INFER_GRACE"`
-	Hold              time.Duration `help:"How long a request waits for a starting engine." default:"200s" env:"INFER_HOLD"`
-	CommitAfter       time.Duration `help:"How long a stream's status line waits for the first event; after it 200 goes out, and comments keep the line open." default:"15s" env:"INFER_COMMIT_AFTER"`
-	ClientStall       time.Duration `help:"How long a client may leave its answer unread before it is cut." default:"60s" env:"INFER_CLIENT_STALL"`
-	MaxQueue          int           `help:"Requests that may wait for a slot." default:"256" env:"INFER_MAX_QUEUE"`
-	MaxQueueBytes     int64         `help:"Bytes of all bodies that wait for a slot or for a starting engine." default:"268435456" env:"INFER_MAX_QUEUE_BYTES"`
-	MaxConcurrency    int           `help:"Requests that may run in the engine at once; 0 is the engine's own number of slots, which a higher one does not raise unless the engine has only guessed it." default:"0" env:"INFER_MAX_CONCURRENCY"`
-	MaxBodyBytes      int64         `help:"Largest request body." default:"8388608" env:"INFER_MAX_BODY_BYTES"`
-	MaxMediaBodyBytes int64         `help:"Largest request body with its pictures and sounds, for an engine that takes them. The rest of it is bounded by --max-body-bytes." default:"33554432" env:"INFER_MAX_MEDIA_BODY_BYTES"`
-	MaxConnections    int           `help:"Connections at once. Over it, 64 more are taken on which only probes and metrics are answered." default:"4096" env:"INFER_MAX_CONNECTIONS"`
-	MetricsListen     string        `help:"Address of a port of its own for /metrics and /scale, which asks for no key. Default: they are on the port of the API." placeholder:"ADDR" env:"INFER_METRICS_LISTEN"`
-	Callers           *Callers      `kong:"-"` // nil when everybody may call
-	Policy            policy.Config `embed:""`
+	Grace             time.Duration                   `help:"The platform's termination grace period. Open streams run on for four fifths of it, at most until 5s before its end." default:"30s" env:"INFER_GRACE"`
+	Hold              time.Duration                   `help:"How long a request waits for a starting engine." default:"200s" env:"INFER_HOLD"`
+	CommitAfter       time.Duration                   `help:"How long a stream's status line waits for the first event; after it 200 goes out, and comments keep the line open." default:"15s" env:"INFER_COMMIT_AFTER"`
+	ClientStall       time.Duration                   `help:"How long a client may leave its answer unread before it is cut." default:"60s" env:"INFER_CLIENT_STALL"`
+	MaxQueue          int                             `help:"Requests that may wait for a slot." default:"256" env:"INFER_MAX_QUEUE"`
+	MaxQueueBytes     int64                           `help:"Bytes of all bodies that wait for a slot or for a starting engine." default:"268435456" env:"INFER_MAX_QUEUE_BYTES"`
+	MaxConcurrency    int                             `help:"Requests that may run in the engine at once; 0 is the engine's own number of slots, which a higher one does not raise unless the engine has only guessed it." default:"0" env:"INFER_MAX_CONCURRENCY"`
+	MaxBodyBytes      int64                           `help:"Largest request body." default:"8388608" env:"INFER_MAX_BODY_BYTES"`
+	MaxMediaBodyBytes int64                           `help:"Largest request body with its pictures and sounds, for an engine that takes them. The rest of it is bounded by --max-body-bytes." default:"33554432" env:"INFER_MAX_MEDIA_BODY_BYTES"`
+	MaxConnections    int                             `help:"Connections at once. Over it, 64 more are taken on which only probes and metrics are answered." default:"4096" env:"INFER_MAX_CONNECTIONS"`
+	MetricsListen     string                          `help:"Address of a port of its own for /metrics and /scale, which asks for no key. Default: they are on the port of the API." placeholder:"ADDR" env:"INFER_METRICS_LISTEN"`
+	Callers           *Callers                        `kong:"-"` // nil when everybody may call
+	Front             func(http.Handler) http.Handler `kong:"-"` // stands before keys are looked at; nil for nothing
+	Details           func() map[string]string        `kong:"-"` // what /readyz says besides, by name; nil for nothing
+	Policy            policy.Config                   `embed:""`
 }
 
 // Validate reports every fault at once.

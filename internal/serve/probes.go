@@ -20,6 +20,8 @@ type probe struct {
 	Cause      engine.Cause `json:"cause,omitempty"`
 	Message    string       `json:"message,omitempty"`
 	Remedy     string       `json:"remedy,omitempty"`
+
+	Details map[string]string `json:"details,omitempty"` // of what is beside the engine
 }
 
 // livez fails when only a new process can help.
@@ -55,6 +57,9 @@ func (s *Server) probe(w http.ResponseWriter, st engine.Status, ok bool) {
 	}
 	if f := st.Failure; f != nil {
 		p.Cause, p.Message, p.Remedy = f.Cause, f.Message, f.Remedy
+	}
+	if s.cfg.Details != nil {
+		p.Details = s.cfg.Details()
 	}
 	code := http.StatusOK
 	if !ok {

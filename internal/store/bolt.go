@@ -243,7 +243,7 @@ func unexpire(tx *bbolt.Tx, key string) error {
 
 // Create implements Store.
 func (b *Bolt) Create(ctx context.Context, key string, value []byte, ttl time.Duration) error {
-	if err := errors.Join(ctx.Err(), check(key, value)); err != nil {
+	if err := errors.Join(ctx.Err(), Check(key, value)); err != nil {
 		return err
 	}
 	return b.write(func(tx *bbolt.Tx) error {
@@ -273,7 +273,7 @@ func (b *Bolt) Get(ctx context.Context, key string) (Item, error) {
 
 // Swap implements Store.
 func (b *Bolt) Swap(ctx context.Context, key, rev string, value []byte, ttl time.Duration) error {
-	if err := errors.Join(ctx.Err(), check(key, value)); err != nil {
+	if err := errors.Join(ctx.Err(), Check(key, value)); err != nil {
 		return err
 	}
 	return b.write(func(tx *bbolt.Tx) error {

@@ -84,7 +84,7 @@ func (m *Memory) sweep() {
 
 // Create implements Store.
 func (m *Memory) Create(_ context.Context, key string, value []byte, ttl time.Duration) error {
-	if err := check(key, value); err != nil {
+	if err := Check(key, value); err != nil {
 		return err
 	}
 	m.mu.Lock()
@@ -111,7 +111,7 @@ func (m *Memory) Get(_ context.Context, key string) (Item, error) {
 
 // Swap implements Store.
 func (m *Memory) Swap(_ context.Context, key, rev string, value []byte, ttl time.Duration) error {
-	if err := check(key, value); err != nil {
+	if err := Check(key, value); err != nil {
 		return err
 	}
 	m.mu.Lock()

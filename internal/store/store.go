@@ -73,7 +73,8 @@ func CheckKey(key string) error {
 	return nil
 }
 
-func check(key string, value []byte) error {
+// Check returns ErrTooLarge or ErrBadKey for what not every store takes.
+func Check(key string, value []byte) error {
 	if len(value) > MaxValueBytes {
 		return ErrTooLarge
 	}

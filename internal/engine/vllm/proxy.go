@@ -54,11 +54,8 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var wanted wish
-	switch to.protocol {
-	case chat:
+	if to.protocol == chat {
 		body, wanted = askUsage(body)
-	case audio: // a form, whose usage is the client's own wish
-		wanted = wish{last: true, continuous: true}
 	}
 	if to.steps {
 		body = p.salt.put(body, engine.CallerFrom(r.Context()))

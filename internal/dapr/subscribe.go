@@ -1,0 +1,243 @@
+package dapr
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	pb "github.com/dapr/dapr/pkg/proto/runtime/v1"
+)
+
+// Bounds of the wait before a lost subscription is made again.
+const (
+	minBackoff = 500 * time.Millisecond
+	maxBackoff = 30 * time.Second
+)
+
+// subscribe keeps one subscription to the topic of requests until ctx ends. A
+// stream that breaks is opened again, for as long as it takes: the SDK's own
+// subscriber tries once and then ends in silence.
+func (s *Sidecar) subscribe(ctx context.Context) {
+	backoff := minBackoff
+	s.say(&s.topic, "not yet subscribed to "+s.cfg.Topic)
+	for {
+		began := time.Now()
+		err := s.session(ctx)
+		s.metrics.subscribed.Set(0)
+		if ctx.Err() != nil {
+			s.say(&s.topic, "no longer subscribed to "+s.cfg.Topic+": stopping")
+			return
+		}
+		s.metrics.reconnects.Inc()
+		if errors.Is(err, errRefresh) {
+			s.log.Info("subscribing anew, to free the deliveries that duplicates hold", "topic", s.cfg.Topic)
+			continue
+		}
+		s.say(&s.topic, fmt.Sprintf("not subscribed to %s: %v", s.cfg.Topic, err))
+		if time.Since(began) > maxBackoff {
+			backoff = minBackoff
+		}
+		s.log.Warn("the subscription ended; it is made again", "topic", s.cfg.Topic, "err", err, "wait_seconds", backoff.Seconds())
+		select {
+		case <-time.After(backoff/2 + rand.N(backoff)):
+		case <-ctx.Done():
+			return
+		}
+		backoff = min(2*backoff, maxBackoff)
+	}
+}
+
+// errRefresh ends a subscription in which an event was delivered twice at once.
+// The sidecar matches answers to deliveries by the event's id, so one delivery
+// of the two is never answered and keeps its place in the component until the
+// stream ends.
+var errRefresh = errors.New("duplicates were delivered")
+
+// subscription is one stream of events.
+type subscription struct {
+	s      *Sidecar
+	stream pb.Dapr_SubscribeTopicEventsAlpha1Client
+	slots  chan struct{} // a place for each event that is worked on
+
+	sending sync.Mutex // a stream takes one sender at a time
+
+	mu         sync.Mutex
+	inFlight   map[string]int // by event; more than 1 for duplicates
+	duplicated bool
+	idle       chan struct{} // has a mark when nothing is in flight after a duplicate
+}
+
+// session subscribes once and works until the stream breaks or ctx ends. In
+// both cases it returns when all work in flight has ended.
+func (s *Sidecar) session(ctx context.Context) error {
+	// The stream outlives ctx, so that work in flight can be answered.
+	streamCtx, closeStream := context.WithCancel(context.WithoutCancel(ctx))
+	defer closeStream()
+	sub := &subscription{s: s, slots: make(chan struct{}, s.concurrency()), inFlight: map[string]int{}, idle: make(chan struct{}, 1)}
+	opening := context.AfterFunc(ctx, closeStream)
+	err := sub.open(streamCtx)
+	if !opening() {
+		return ctx.Err()
+	}
+	if err != nil {
+		return err
+	}
+	s.metrics.subscribed.Set(1)
+	s.say(&s.topic, "subscribed to "+s.cfg.Topic)
+	s.log.Info("subscribed", "pubsub", s.cfg.PubSub, "topic", s.cfg.Topic, "concurrency", cap(sub.slots))
+
+	// Work ends some time after ctx did, and is then left unanswered.
+	workCtx, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWork()
+	var work sync.WaitGroup
+	broken := make(chan error, 1)
+	go func() { broken <- sub.receive(ctx, workCtx, &work) }()
+	select {
+	case err = <-broken:
+		// What runs goes on: its answer is kept under the event's name, and
+		// the event comes again.
+		work.Wait()
+		return err
+	case <-sub.idle:
+		closeStream()
+		_ = <-broken
+		work.Wait()
+		return errRefresh
+	case <-ctx.Done():
+	}
+	defer time.AfterFunc(s.cfg.Drain, stopWork).Stop()
+	ended := make(chan struct{})
+	go func() { work.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case err = <-broken:
+		broken <- err
+		work.Wait()
+	}
+	closeStream() // the sidecar does not end while a stream is open
+	_ = <-broken
+	work.Wait()
+	return ctx.Err()
+}
+
+// concurrency is how many events are worked on at once.
+func (s *Sidecar) concurrency() int {
+	if s.cfg.Concurrency > 0 {
+		return s.cfg.Concurrency
+	}
+	return max(s.program.Describe().Slots, 1) + 1
+}
+
+// open subscribes and waits for the sidecar's yes.
+func (sub *subscription) open(ctx context.Context) error {
+	stream, err := sub.s.client.GrpcClient().SubscribeTopicEventsAlpha1(ctx)
+	if err != nil {
+		return fmt.Errorf("open the stream: %w", err)
+	}
+	first := &pb.SubscribeTopicEventsRequestInitialAlpha1{PubsubName: sub.s.cfg.PubSub, Topic: sub.s.cfg.Topic}
+	if sub.s.cfg.DeadLetter != "" {
+		first.DeadLetterTopic = &sub.s.cfg.DeadLetter
+	}
+	err = stream.Send(&pb.SubscribeTopicEventsRequestAlpha1{
+		SubscribeTopicEventsRequestType: &pb.SubscribeTopicEventsRequestAlpha1_InitialRequest{InitialRequest: first}})
+	if err != nil {
+		return fmt.Errorf("subscribe: %w", err)
+	}
+	answer, err := stream.Recv()
+	if err != nil {
+		return fmt.Errorf("subscribe: %w", err)
+	}
+	if answer.GetInitialResponse() == nil {
+		return errors.New("subscribe: the sidecar's first answer is an event")
+	}
+	sub.stream = stream
+	return nil
+}
+
+// receive starts the work on every event until the stream breaks. Once ctx has
+// ended it starts no more: an event without an answer comes again.
+func (sub *subscription) receive(ctx, workCtx context.Context, work *sync.WaitGroup) error {
+	for {
+		m, err := sub.stream.Recv()
+		if err != nil {
+			return fmt.Errorf("receive: %w", err)
+		}
+		e := m.GetEventMessage()
+		if e == nil {
+			continue
+		}
+		select {
+		case sub.slots <- struct{}{}:
+		default:
+			sub.s.crowded()
+			select {
+			case sub.slots <- struct{}{}:
+			case <-ctx.Done():
+				continue
+			case <-sub.stream.Context().Done():
+				continue
+			}
+		}
+		if ctx.Err() != nil {
+			<-sub.slots
+			continue
+		}
+		sub.begin(e.GetId())
+		work.Go(func() {
+			defer func() { <-sub.slots }()
+			defer sub.end(e.GetId())
+			sub.s.metrics.running.Inc()
+			defer sub.s.metrics.running.Dec()
+			if status, ok := sub.s.handle(workCtx, ctx, e); ok {
+				sub.answer(e.GetId(), status)
+			}
+		})
+	}
+}
+
+// crowded notes that the component hands over more than is worked on.
+func (s *Sidecar) crowded() {
+	if s.metrics.crowd() {
+		s.log.Warn("the pub/sub component hands over more events than are worked on at once, and holds them back from other replicas; lower its concurrency or prefetch",
+			"pubsub", s.cfg.PubSub, "concurrency", s.concurrency())
+	}
+}
+
+func (sub *subscription) begin(id string) {
+	sub.mu.Lock()
+	defer sub.mu.Unlock()
+	sub.inFlight[id]++
+	if sub.inFlight[id] > 1 {
+		sub.duplicated = true
+	}
+}
+
+func (sub *subscription) end(id string) {
+	sub.mu.Lock()
+	defer sub.mu.Unlock()
+	if sub.inFlight[id]--; sub.inFlight[id] == 0 {
+		delete(sub.inFlight, id)
+	}
+	if sub.duplicated && len(sub.inFlight) == 0 {
+		select {
+		case sub.idle <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// answer tells the sidecar what became of an event. On a broken stream nobody
+// listens, and the event comes again.
+func (sub *subscription) answer(id string, status pb.TopicEventResponse_TopicEventResponseStatus) {
+	sub.sending.Lock()
+	defer sub.sending.Unlock()
+	err := sub.stream.Send(&pb.SubscribeTopicEventsRequestAlpha1{
+		SubscribeTopicEventsRequestType: &pb.SubscribeTopicEventsRequestAlpha1_EventProcessed{
+			EventProcessed: &pb.SubscribeTopicEventsRequestProcessedAlpha1{Id: id, Status: &pb.TopicEventResponse{Status: status}}}})
+	if err != nil {
+		sub.s.log.Warn("an event's outcome could not be told", "event", id, "err", err)
+	}
+}
