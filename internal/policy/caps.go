@@ -71,8 +71,11 @@ func within(param string, v openai.Value, low, high int, flag string) *openai.Er
 	return nil
 }
 
-func answers(p *Policy, _ *call, param string, v openai.Value) *openai.Error {
-	return within(param, v, 1, p.cfg.MaxN, "max-n")
+// answers bounds how many are asked for to one prompt.
+func answers(low int) rule {
+	return func(p *Policy, _ *call, param string, v openai.Value) *openai.Error {
+		return within(param, v, low, p.cfg.MaxN, "max-n")
+	}
 }
 
 // tokens bounds what is asked for by the model's context, when it is known.

@@ -27,7 +27,7 @@ func tables() map[string]map[string]rule {
 	all["chat_template_kwargs"] = templateKwargs
 
 	generate := merged(all, map[string]rule{
-		"n": answers, "best_of": answers,
+		"n": answers(1), "best_of": answers(0), // OpenAI allows the best of none
 		"max_tokens": tokens(0), "max_completion_tokens": tokens(0), "max_output_tokens": tokens(0), "min_tokens": tokens(0),
 		"logprobs": logprobs, "top_logprobs": whole(0, maxLogprobs, ""), "prompt_logprobs": whole(0, maxLogprobs, ""),
 		"stop": texts(maxStops, maxStopBytes), "stop_sequences": texts(maxStops, maxStopBytes),
@@ -55,6 +55,7 @@ func tables() map[string]map[string]rule {
 		"/v1/rerank":                encode,
 		"/v1/score":                 encode,
 		"/classify":                 encode,
+		"/pooling":                  encode,
 		"/tokenize":                 merged(all, map[string]rule{"messages": messages, "tools": tools(tool)}),
 		"/detokenize":               all,
 	}

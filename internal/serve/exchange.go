@@ -24,6 +24,7 @@ type exchange struct {
 	id       string
 	engineID string                     // what the engine is told: id, made unique
 	errors   func(*openai.Error) []byte // the shape of error bodies
+	form     string                     // Content-Type of the form that the engine gets; empty for JSON
 	asked    string                     // the model that the request names
 	route    string                     // the pattern; empty until known
 	model    string                     // a served name, or unknown

@@ -8,6 +8,7 @@ import (
 	"math"
 	"mime"
 	"net/http"
+	"net/url"
 	"os"
 	"strconv"
 	"time"
@@ -21,6 +22,15 @@ import (
 // metrics and may stream. Translators stand before admission, so that what they
 // refuse waits for nothing.
 func (s *Server) engine(admit admit, timed bool, translators ...func(http.Handler) http.Handler) http.HandlerFunc {
+	return s.asks(s.understand, admit, timed, translators...)
+}
+
+// reading makes sense of a body: it returns what the engine gets, and what was
+// learned of it. It has answered when ok is false.
+type reading func(ctx context.Context, x *exchange, r *http.Request) (body []byte, req openai.Request, ok bool)
+
+// asks is the way of a request whose body read understands.
+func (s *Server) asks(read reading, admit admit, timed bool, translators ...func(http.Handler) http.Handler) http.HandlerFunc {
 	var next http.Handler = s.ask(admit, timed)
 	for _, translate := range translators {
 		next = translate(next)
@@ -28,17 +38,19 @@ func (s *Server) engine(admit admit, timed bool, translators ...func(http.Handle
 	return func(_ http.ResponseWriter, r *http.Request) {
 		x := exchangeOf(r)
 		x.route, x.model, x.modeled, x.timed = routeOf(r.Context()), unknown, true, timed
+		if path, ok := aliases[x.route]; ok {
+			x.route = path
+			r = r.WithContext(r.Context())
+			r.URL = &url.URL{Path: path, RawQuery: r.URL.RawQuery}
+		}
 		ctx, cancel, e := deadline(r, x.start)
 		if e != nil {
 			openai.WriteError(x, e)
 			return
 		}
 		defer cancel()
-		body, req, ok := s.understand(x, r)
+		body, req, ok := read(ctx, x, r)
 		if !ok {
-			return
-		}
-		if body, ok = s.police(ctx, x, body, &req); !ok {
 			return
 		}
 		settle, e := s.spend(x, &req)
@@ -51,6 +63,9 @@ func (s *Server) engine(admit admit, timed bool, translators ...func(http.Handle
 		r = r.WithContext(ctx)
 		r.Header = r.Header.Clone()
 		r.Header.Set("X-Request-Id", x.engineID)
+		if x.form != "" {
+			r.Header.Set("Content-Type", x.form)
+		}
 		r.Body, r.ContentLength = newBody(body), int64(len(body))
 		next.ServeHTTP(x, r)
 	}
@@ -121,9 +136,9 @@ func (s *Server) ask(admit admit, timed bool) http.HandlerFunc {
 	}
 }
 
-// understand reads the body and the fields we need. It has answered when ok is
-// false.
-func (s *Server) understand(x *exchange, r *http.Request) (body []byte, req openai.Request, ok bool) {
+// understand reads the JSON of a body and the fields we need, and holds it to
+// the policy.
+func (s *Server) understand(ctx context.Context, x *exchange, r *http.Request) (body []byte, req openai.Request, ok bool) {
 	e := acceptable(r)
 	if e == nil {
 		body, e = s.read(x, r)
@@ -137,7 +152,11 @@ func (s *Server) understand(x *exchange, r *http.Request) (body []byte, req open
 	if e != nil {
 		openai.WriteError(x, e)
 	}
-	return body, req, e == nil && !x.gone
+	if e != nil || x.gone {
+		return nil, req, false
+	}
+	body, ok = s.police(ctx, x, body, &req)
+	return body, req, ok
 }
 
 // acceptable refuses bodies that are not plain JSON. Many clients of curl send

@@ -222,6 +222,7 @@ func TestAllowed(t *testing.T) {
 		{chatPath, `"response_format":{"type":"json_schema","json_schema":{"name":"x","schema":` + bigSchema(65500) + `}}`},
 		{chatPath, `"logit_bias":{` + biasesOf(1024) + `},"metadata":{"` + long(64) + `":"` + long(512) + `"},"user":"` + long(512) + `"`},
 		{completions, `"best_of":64,"logprobs":20,"prompt_logprobs":0,"max_tokens":1048576`},
+		{completions, `"best_of":0`},
 		{"/v1/embeddings", `"encoding_format":"base64","dimensions":12`},
 		{"/v1/rerank", `"documents":` + many(2048, `"a"`)},
 	} {

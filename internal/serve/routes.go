@@ -32,9 +32,14 @@ func (s *Server) routes(reg *prometheus.Registry) *chi.Mux {
 	r.Post("/v1/responses", s.engine(s.gate.Acquire, true, translate.Responses))
 	r.Post("/v1/messages", s.engine(s.gate.Acquire, true, translate.Messages))
 	r.Post("/v1/messages/count_tokens", s.engine(s.whenReady, false, translate.CountTokens))
+	r.Post("/v1/audio/transcriptions", s.asks(s.understandForm, s.gate.Acquire, true))
+	r.Post("/v1/audio/translations", s.asks(s.understandForm, s.gate.Acquire, true))
 	// An encoder batches by itself and bounds what waits for it: no slot.
-	for _, path := range []string{"/v1/embeddings", "/v1/rerank", "/v1/score", "/classify"} {
+	for _, path := range []string{"/v1/embeddings", "/v1/rerank", "/v1/score", "/classify", "/pooling"} {
 		r.Post(path, s.engine(s.whenReady, false))
+	}
+	for alias := range aliases {
+		r.Post(alias, s.engine(s.whenReady, false))
 	}
 	r.Post("/tokenize", s.engine(s.whenReady, false))
 	r.Post("/detokenize", s.engine(s.whenReady, false))
@@ -74,6 +79,9 @@ func (s *Server) MetricsHandler(reg *prometheus.Registry) http.Handler {
 	return mux
 }
 
+// aliases are other paths of one route: vLLM, Jina and Cohere have each their own.
+var aliases = map[string]string{"/rerank": "/v1/rerank", "/v2/rerank": "/v1/rerank", "/score": "/v1/score"}
+
 // quiet are the routes that machines ask all day.
 func quiet(route string) bool {
 	switch route {
@@ -111,9 +119,11 @@ POST /v1/completions        OpenAI completions, with streaming
 POST /v1/responses          OpenAI responses, stateless, with streaming
 POST /v1/messages           Anthropic messages, with streaming; /count_tokens
 POST /v1/embeddings         OpenAI embeddings, by an encoder
-POST /v1/rerank             documents by their relevance to a query
-POST /v1/score              relevance of pairs of texts
+POST /v1/rerank             documents by their relevance to a query (also /rerank, /v2/rerank)
+POST /v1/score              relevance of pairs of texts (also /score)
 POST /classify              classes of texts
+POST /pooling               what an encoder makes of texts
+POST /v1/audio/...          transcriptions and translations of a recording
 POST /tokenize              text to token ids
 POST /detokenize            token ids to text
 GET  /v1/models[/ID]        served models

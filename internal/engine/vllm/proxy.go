@@ -54,8 +54,11 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var wanted wish
-	if to.protocol == chat {
+	switch to.protocol {
+	case chat:
 		body, wanted = askUsage(body)
+	case audio: // a form, whose usage is the client's own wish
+		wanted = wish{last: true, continuous: true}
 	}
 	if to.steps {
 		body = p.salt.put(body, engine.CallerFrom(r.Context()))

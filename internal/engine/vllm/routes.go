@@ -8,6 +8,7 @@ type protocol int
 const (
 	other     protocol = iota // passed on as it is; usage is read where it is found
 	chat                      // chunks of chat or text completions
+	audio                     // chunks of the same form, of a recording; nothing is taken from them
 	messages                  // Anthropic's events
 	responses                 // OpenAI's events of the Responses API
 )
@@ -31,12 +32,10 @@ var routes = map[string]map[string]route{
 	"/v1/embeddings":            {http.MethodPost: {other, true}},
 	"/v1/rerank":                {http.MethodPost: {other, true}},
 	"/v1/score":                 {http.MethodPost: {other, true}},
-	"/rerank":                   {http.MethodPost: {other, true}},
-	"/score":                    {http.MethodPost: {other, true}},
 	"/classify":                 {http.MethodPost: {other, true}},
 	"/pooling":                  {http.MethodPost: {other, true}},
-	"/v1/audio/transcriptions":  {http.MethodPost: {other, true}},
-	"/v1/audio/translations":    {http.MethodPost: {other, true}},
+	"/v1/audio/transcriptions":  {http.MethodPost: {audio, true}},
+	"/v1/audio/translations":    {http.MethodPost: {audio, true}},
 	"/tokenize":                 {http.MethodPost: {}},
 	"/detokenize":               {http.MethodPost: {}},
 }

@@ -89,7 +89,7 @@ func (s *stream) event(dst, ev []byte) []byte {
 	}
 	s.events++
 	switch s.protocol {
-	case chat:
+	case chat, audio:
 		return s.chunk(dst, ev, data, at)
 	case messages:
 		s.message(data)

@@ -20,7 +20,7 @@ var warmUps = []struct {
 	{"/v1/completions", map[string]any{"prompt": "Hello", "max_tokens": 1, "temperature": 0}},
 	{"/v1/embeddings", map[string]any{"input": "Hello"}},
 	{"/classify", map[string]any{"input": "Hello"}},
-	{"/score", map[string]any{"text_1": "Hello", "text_2": "Hello"}},
+	{"/v1/score", map[string]any{"text_1": "Hello", "text_2": "Hello"}},
 	{"/pooling", map[string]any{"input": "Hello"}},
 }
 
