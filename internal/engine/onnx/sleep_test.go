@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"infer/internal/engine"
@@ -94,4 +95,51 @@ func TestSleepOfAnEncoder(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Who comes between the end of the idle time and the sleep waits as who comes
+// later does, and leaves nothing that would end the next sleep.
+func TestRequestOnTheWayToSleep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, err := New(Config{Model: "m", Device: "cpu"}, quiet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		awake := func() {
+			e.present(func() {
+				e.live.Store(&live{})
+				e.publish(engine.Status{Phase: engine.Ready})
+			})
+		}
+		awake()
+		if !e.retire() {
+			t.Fatal("an idle engine does not retire")
+		}
+		held := make(chan error, 1)
+		go func() {
+			release, err := e.acquire(t.Context())
+			if err == nil {
+				release()
+			}
+			held <- err
+		}()
+		synctest.Wait()
+		e.publish(engine.Status{Phase: engine.Asleep})
+		synctest.Wait()
+		if len(e.alarm) != 1 {
+			t.Error("the request woke nobody")
+		}
+		awake()
+		if err := <-held; err != nil {
+			t.Errorf("acquire = %v", err)
+		}
+		if len(e.alarm) != 0 {
+			t.Error("the alarm of a request that was served is left")
+		}
+		e.retire()
+		e.publish(engine.Status{Phase: engine.Stopped})
+		if _, err := e.acquire(t.Context()); err != errStopped {
+			t.Errorf("after the end acquire = %v", err)
+		}
+	})
 }
