@@ -18,6 +18,8 @@ import (
 
 	pb "github.com/dapr/dapr/pkg/proto/runtime/v1"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"infer/internal/dapr/daprtest"
 )
 
 // results collects what is published as results, through a sidecar of its own.
@@ -45,10 +47,10 @@ func (r *results) of(id string) *pb.TopicEventRequest {
 }
 
 // collect subscribes to the topic of results until the test ends.
-func collect(t *testing.T, d *daprd) *results {
+func collect(t *testing.T, d *daprtest.Sidecar) *results {
 	t.Helper()
 	r := &results{seen: map[string]int{}, last: map[string]*pb.TopicEventRequest{}}
-	cfg := d.config()
+	cfg := configOf(d)
 	cfg.PubSub, cfg.Topic = "events", "infer.results"
 	s, err := New(cfg, program(echo), prometheus.NewRegistry(), slog.New(slog.DiscardHandler)) // which works on nothing
 	if err != nil {
@@ -80,11 +82,11 @@ func collect(t *testing.T, d *daprd) *results {
 	return r
 }
 
-func publish(t *testing.T, d *daprd, id string) {
+func publish(t *testing.T, d *daprtest.Sidecar, id string) {
 	t.Helper()
 	event := fmt.Sprintf(`{"specversion":"1.0","id":%q,"source":"peer","type":"infer.request.v1","datacontenttype":"application/json","data":{"request":%s}}`, id, body)
 	until(t, "published", func() bool {
-		r, err := http.NewRequestWithContext(t.Context(), "POST", d.http+"/v1.0/publish/events/infer.requests", strings.NewReader(event))
+		r, err := http.NewRequestWithContext(t.Context(), "POST", d.HTTP+"/v1.0/publish/events/infer.requests", strings.NewReader(event))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -107,15 +109,15 @@ func publish(t *testing.T, d *daprd, id string) {
 // its trace; what was in flight when the sidecar is killed, or when the broker
 // stands still, is answered all the same.
 func TestRealWorker(t *testing.T) {
-	port := ports(t, 1)[0]
-	broker := redis(t, port)
-	events := [][3]string{{"events", "pubsub.redis", "redisHost=127.0.0.1:" + port + " consumerID=infer concurrency=4 processingTimeout=3000 redeliverInterval=1000"}}
-	d, peer := sidecarOf(t, "", events), sidecarOf(t, "", events)
+	port := daprtest.Ports(t, 1)[0]
+	broker := daprtest.Redis(t, port)
+	events := []daprtest.Component{{Name: "events", Type: "pubsub.redis", Metadata: "redisHost=127.0.0.1:" + port + " consumerID=infer concurrency=4 processingTimeout=3000 redeliverInterval=1000"}}
+	d, peer := daprtest.Start(t, daprtest.Options{Components: events}), daprtest.Start(t, daprtest.Options{Components: events})
 	got := collect(t, peer)
 	var mu sync.Mutex
 	keys := map[string]int{} // how often each event was asked of the engine
 	headers := map[string]http.Header{}
-	cfg := d.config()
+	cfg := configOf(d)
 	cfg.PubSub, cfg.Concurrency = "events", 4
 	r := run(t, cfg, program(func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
@@ -150,12 +152,12 @@ func TestRealWorker(t *testing.T) {
 	}
 	for round := range 3 {
 		<-time.After(200*time.Millisecond + rand.N(300*time.Millisecond))
-		d.kill(syscall.SIGKILL)
-		d.start(t)
+		d.Kill(syscall.SIGKILL)
+		d.Restart(t)
 		if round == 1 {
-			_ = broker.cmd.Process.Signal(syscall.SIGSTOP)
+			_ = broker.Cmd.Process.Signal(syscall.SIGSTOP)
 			<-time.After(2 * time.Second)
-			_ = broker.cmd.Process.Signal(syscall.SIGCONT)
+			_ = broker.Cmd.Process.Signal(syscall.SIGCONT)
 		}
 	}
 	until(t, "all are answered", func() bool { a, _ := got.count(); return a == n+1 })
@@ -170,9 +172,9 @@ func TestRealWorker(t *testing.T) {
 
 	// Told to stop, we close the stream, and the sidecar can end.
 	r.stop()
-	_ = d.cmd.Process.Signal(syscall.SIGTERM)
+	_ = d.Cmd.Process.Signal(syscall.SIGTERM)
 	select {
-	case <-d.exited:
+	case <-d.Exited:
 	case <-time.After(20 * time.Second):
 		t.Error("the sidecar does not end after SIGTERM")
 	}
