@@ -224,6 +224,17 @@ func TestNoMedia(t *testing.T) {
 	}
 }
 
+// A route that nobody wrote rules for has all of them.
+func TestRoutesWithoutRules(t *testing.T) {
+	p := media(t, nil)
+	for body, param := range map[string]string{`{"priority":1}`: "priority", `{"n":999}`: "n", `{"input":[{"image_url":"file:///a"}]}`: "input[0].image_url",
+		`{"messages":[{"image_url":"file:///a"}]}`: "messages[0].image_url", `{"stop_sequences":7}`: "stop_sequences"} {
+		if _, _, e := apply(t, t.Context(), p, "/v1/new", body, seeing); e == nil || e.Param != param {
+			t.Errorf("%s: %v", body, e)
+		}
+	}
+}
+
 // The text of a body has its own bound beside its media.
 func TestTextAndMediaAreBoundedApart(t *testing.T) {
 	p := media(t, nil)

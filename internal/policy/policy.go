@@ -40,7 +40,10 @@ type Limits struct {
 // fault, except that it is meaningless when ctx has ended.
 func (p *Policy) Apply(ctx context.Context, route string, body []byte, req *openai.Request, limits Limits) ([]byte, *openai.Error) {
 	c := call{limits: limits}
-	rules := p.rules[route]
+	rules, ok := p.rules[route]
+	if !ok { // somebody added a route and no rules
+		rules = p.rules[elsewhere]
+	}
 	for _, m := range req.Members {
 		if r := rules[m.Name]; r != nil {
 			if e := r(p, &c, m.Name, m.Value); e != nil {

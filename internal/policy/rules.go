@@ -2,6 +2,9 @@ package policy
 
 import "maps"
 
+// elsewhere names the rules of a route that has none of its own: all of them.
+const elsewhere = "*"
+
 // tables returns the rules of each route that takes a body, by the name of the
 // member. What no rule names is the engine's business: vLLM ignores a field it
 // does not know, the ONNX engine refuses it.
@@ -44,6 +47,7 @@ func tables() map[string]map[string]rule {
 	})
 	anthropic := merged(chat, map[string]rule{"system": content, "output_config": members(map[string]rule{"format": format})})
 	return map[string]map[string]rule{
+		elsewhere:              merged(anthropic, encode, map[string]rule{"prompt": prompts}),
 		"/v1/chat/completions": chat,
 		"/v1/completions":      merged(generate, map[string]rule{"prompt": prompts}),
 		"/v1/responses": merged(generate, map[string]rule{

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-chi/chi/v5"
+
 	"infer/internal/openai"
 )
 
@@ -274,5 +276,26 @@ func TestMediaBodies(t *testing.T) {
 		if want := map[bool]int{true: 1}[tt.status == 200]; asked != want {
 			t.Errorf("%s: the engine was asked %d times, want %d", tt.name, asked, want)
 		}
+	}
+}
+
+// A route that reads JSON is held to rules of the policy, or to all of them.
+func TestEveryRouteHasRules(t *testing.T) {
+	asked := 0
+	f := newFixture(t, config(), ready(1), func(http.ResponseWriter, *http.Request) { asked++ })
+	checked := 0
+	err := chi.Walk(f.router, func(method, route string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
+		if method != http.MethodPost {
+			return nil
+		}
+		checked++
+		w := f.do("POST", route, `{"model":"small","priority":1}`)
+		if !strings.Contains(w.Body.String(), "priority may not be set") && w.Code != http.StatusUnsupportedMediaType { // which are forms
+			t.Errorf("%s: %d %s", route, w.Code, w.Body)
+		}
+		return nil
+	})
+	if err != nil || asked != 0 || checked < 10 {
+		t.Errorf("Walk() = %v, the engine was asked %d times, %d routes", err, asked, checked)
 	}
 }

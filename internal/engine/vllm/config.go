@@ -216,7 +216,8 @@ func (c Config) command(socket string, sleep bool) command {
 		add("--max-loras", strconv.Itoa(min(len(c.LoRA), 8)))
 		args = append(append(args, "--lora-modules"), c.LoRA...)
 	}
-	env := []string{"VLLM_NO_USAGE_STATS=1", "DO_NOT_TRACK=1", "PYTHONUNBUFFERED=1", "VLLM_KEEP_ALIVE_ON_ENGINE_DEATH=0"}
+	env := []string{"VLLM_NO_USAGE_STATS=1", "DO_NOT_TRACK=1", "PYTHONUNBUFFERED=1", "VLLM_KEEP_ALIVE_ON_ENGINE_DEATH=0",
+		"VLLM_MEDIA_URL_ALLOW_REDIRECTS=0"} // a second wall: no address reaches it
 	if sleep {
 		add("--enable-sleep-mode")
 		env = append(env, "VLLM_SERVER_DEV_MODE=1") // its routes are on the private socket, and never relayed

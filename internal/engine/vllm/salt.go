@@ -5,9 +5,8 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
-	"fmt"
-
 	"encoding/json/jsontext"
+	"fmt"
 )
 
 // salt keeps the cached prompts of callers apart. vLLM answers sooner when it
@@ -34,9 +33,11 @@ func (s *salt) of(caller, own string) string {
 
 // put writes the caller's salt into a body, in the place of the one that the
 // client may have sent. The rest stays byte for byte. Without keys there is
-// nobody to keep apart, and the client's own holds.
+// nobody to keep apart, and the client's own holds. A form has no salt, and a
+// recording no cache.
 func (s *salt) put(body []byte, caller string) []byte {
-	if s == nil || caller == "" {
+	open := skipSpace(body, 0)
+	if s == nil || caller == "" || open == len(body) || body[open] != '{' {
 		return body
 	}
 	at := member(body, "cache_salt")
@@ -47,10 +48,10 @@ func (s *salt) put(body []byte, caller string) []byte {
 		}
 		return splice(body, at.value, at.end, `"`+s.of(caller, string(own))+`"`)
 	}
-	from := skipSpace(body, 0) + 1 // behind the brace
+	from := open + 1
 	text := `"cache_salt":"` + s.of(caller, "") + `"`
 	if next := skipSpace(body, from); next < len(body) && body[next] != '}' {
 		text += ","
 	}
-	return splice(body, min(from, len(body)), min(from, len(body)), text)
+	return splice(body, from, from, text)
 }

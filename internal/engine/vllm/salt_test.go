@@ -64,6 +64,11 @@ func TestCacheSalt(t *testing.T) {
 	if s := newSalt(); s.of("ann", "") == ann || newSalt().of("ann", "") == s.of("ann", "") {
 		t.Error("another process has the same salt")
 	}
+	for _, form := range []string{"--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n{}\r\n--x--", ""} {
+		if got := string(newSalt().put([]byte(form), "ann")); got != form {
+			t.Errorf("a form became %q", got)
+		}
+	}
 	if got := string(newSalt().put([]byte(` {}`), "ann")); !strings.HasPrefix(got, ` {"cache_salt":"`) || !strings.HasSuffix(got, `"}`) {
 		t.Errorf("put into nothing: %s", got)
 	}
