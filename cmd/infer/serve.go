@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"infer/internal/engine/onnx"
+	"infer/internal/jobs"
 	"infer/internal/serve"
 )
 
@@ -41,6 +42,8 @@ type serveCmd struct {
 	Server         serverFlags   `embed:""`
 	Callers        callerFlags   `embed:""`
 	Dapr           daprFlags     `embed:""`
+	State          string        `placeholder:"DIR" help:"Folder for jobs, batches, files and kept responses. Default: in memory, which ends with the process."`
+	Jobs           jobsFlags     `embed:""`
 	Config         string        `placeholder:"FILE" help:"YAML file whose keys are the names of these flags."`
 	Cache          string        `placeholder:"DIR" help:"Folder for imported models. Default: infer in $$XDG_CACHE_HOME or ~/.cache."`
 	OnnxLibrary    string        `placeholder:"FILE" help:"libonnxruntime.so; empty means the usual places."`
@@ -87,6 +90,10 @@ func (c *serveCmd) faults(getenv func(string) string) []error {
 			faults = append(faults, fmt.Errorf("metrics-listen: %q is not HOST:PORT or :PORT", listen))
 		}
 	}
+	if err := jobs.Config(c.Jobs).Faults(); err != nil {
+		faults = append(faults, err)
+	}
+	faults = append(faults, stateFaults(c.State)...)
 	faults = append(faults, c.Callers.faults(getenv)...)
 	faults = append(faults, c.Dapr.faults(getenv, c.Server.Grace)...)
 	return append(faults, c.engineFaults(getenv)...)
@@ -130,13 +137,26 @@ func (c *serveCmd) run(ctx context.Context, p process) error {
 	if c.Server.Callers, err = c.Callers.callers(log); err != nil {
 		return usageError{err}
 	}
+	st, err := openState(c.State)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = st.store.Close() }() // every write is on the disk already
+	work, extra, err := c.durable(st, log)
+	if err != nil {
+		return usageError{err}
+	}
+	c.Server.Extra = extra
+	c.Server.Details = func() map[string]string { return map[string]string{"state": st.where} }
 	var srv *serve.Server
 	sidecar, err := c.Dapr.sidecar(eng, func(w http.ResponseWriter, r *http.Request) { srv.Handler().ServeHTTP(w, r) }, reg, log)
 	if err != nil {
 		return usageError{err}
 	}
 	if sidecar != nil {
-		c.Server.Front, c.Server.Details = sidecar.Guard, func() map[string]string { return map[string]string{"dapr": sidecar.Detail()} }
+		c.Server.Front, c.Server.Details = sidecar.Guard, func() map[string]string {
+			return map[string]string{"state": st.where, "dapr": sidecar.Detail()}
+		}
 	}
 	srv, err = serve.New(serve.Config(c.Server), eng, reg, log)
 	if err != nil {
@@ -164,6 +184,7 @@ func (c *serveCmd) run(ctx context.Context, p process) error {
 	if sidecar != nil {
 		g.Go(func() error { return sidecar.Run(ctx) })
 	}
+	g.Go(func() error { return runDurable(ctx, work, srv) })
 	runCallers(engineCtx, g, c.Server.Callers)
 	if metrics != nil {
 		g.Go(func() error { return runMetrics(engineCtx, metrics, srv, reg) })

@@ -180,6 +180,16 @@ func (d *Directory) App(id string) (*Account, bool) {
 	return t.accounts[i], true
 }
 
+// Named returns the account of a key by its name.
+func (d *Directory) Named(name string) (*Account, bool) {
+	for _, a := range d.now.Load().accounts {
+		if a.Name == name {
+			return a, true
+		}
+	}
+	return nil, false
+}
+
 // Labels lists the names of all keys, for metrics that are there before the
 // first request.
 func (d *Directory) Labels() []string {

@@ -377,6 +377,16 @@ func (c claims) app() string {
 	return c.App
 }
 
+// Named returns the account by the name that an application without a key has,
+// nil for another name.
+func (e *Entra) Named(name string) *Account {
+	app, ok := strings.CutPrefix(name, "entra-")
+	if !ok {
+		return nil
+	}
+	return e.account(claims{App: app})
+}
+
 // account is the one that the files give the application, or one of its own
 // with the limits for all others.
 func (e *Entra) account(c claims) *Account {

@@ -36,11 +36,15 @@ const (
 //	context_length_exceeded  400      prompt plus asked tokens do not fit the context
 //	model_not_found          404      no model of that name is served
 //	route_not_found          404      no such path
+//	not_found                404      no such file, batch, job or response
 //	method_not_allowed       405      the path exists, the method does not
 //	invalid_api_key          401      no key, or one that is not of this server
 //	permission_denied        403      the key is not for this path
 //	model_not_allowed        403      the key is not for this model
 //	body_timeout             408      the body came too slowly
+//	wrong_state              409      what is asked for has ended, or is not there yet
+//	idempotency_key_reused   409      the key was used with another body
+//	idempotency_key_busy     409      the first request with this key is still running
 //	request_too_large        413      the body is over its limit
 //	unsupported_media_type   415      the body is not JSON
 //	queue_full               429      the queue is over its bound
@@ -49,6 +53,7 @@ const (
 //	engine_not_ready         503      the engine is starting or failed
 //	too_many_connections     503      all connections are taken
 //	draining                 503      the server is stopping
+//	store_unavailable        503      what is durable can be neither read nor written
 //	engine_broke_off         502      the engine broke before the first byte
 //	deadline_exceeded        504      the deadline passed in the queue
 //	internal_error           500      our own fault
@@ -64,14 +69,19 @@ const (
 	CodeContextLength    = "context_length_exceeded"
 	CodeModelNotFound    = "model_not_found"
 	CodeRouteNotFound    = "route_not_found"
+	CodeNotFound         = "not_found"
 	CodeMethodNotAllowed = "method_not_allowed"
 	CodeBodyTimeout      = "body_timeout"
+	CodeWrongState       = "wrong_state"
+	CodeKeyReused        = "idempotency_key_reused"
+	CodeKeyBusy          = "idempotency_key_busy"
 	CodeTooLarge         = "request_too_large"
 	CodeMediaType        = "unsupported_media_type"
 	CodeQueueFull        = "queue_full"
 	CodeNotReady         = "engine_not_ready"
 	CodeConnections      = "too_many_connections"
 	CodeDraining         = "draining"
+	CodeStore            = "store_unavailable"
 	CodeBrokeOff         = "engine_broke_off"
 	CodeDeadline         = "deadline_exceeded"
 	CodeInternal         = "internal_error"

@@ -63,6 +63,15 @@ func (s *Server) authorize(next http.Handler) http.Handler {
 		x.label = anonymous
 		need := accessOf(r.URL.Path)
 		a, known := r.Context().Value(accountKey{}).(*caller.Account)
+		o, owned := ownOf(r.Context())
+		if owned {
+			if a = s.cfg.Callers.named(o.caller); a == nil { // there are no keys, or no longer this one
+				x.caller, x.class = o.caller, classOf(o)
+				next.ServeHTTP(w, r.WithContext(engine.WithCaller(r.Context(), o.caller)))
+				return
+			}
+			known = true
+		}
 		if !known {
 			if s.cfg.Callers == nil || need == open {
 				next.ServeHTTP(w, r)
@@ -77,7 +86,7 @@ func (s *Server) authorize(next http.Handler) http.Handler {
 		class, limits := a.Terms()
 		x.account, x.limits = a, limits
 		x.caller, x.label, x.weight = a.Name, a.Label, limits.Weight
-		if class == caller.Batch {
+		if class == caller.Batch || o.batch {
 			x.class = admission.Batch
 		}
 		if e := permit(class, need); e != nil {
@@ -86,6 +95,13 @@ func (s *Server) authorize(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r.WithContext(engine.WithCaller(r.Context(), a.Name)))
 	})
+}
+
+func classOf(o own) admission.Class {
+	if o.batch {
+		return admission.Batch
+	}
+	return admission.Interactive
 }
 
 func permit(class caller.Class, need access) *openai.Error {

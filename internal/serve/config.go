@@ -25,6 +25,7 @@ type Config struct {
 	Callers           *Callers                        `kong:"-"` // nil when everybody may call
 	Front             func(http.Handler) http.Handler `kong:"-"` // stands before keys are looked at; nil for nothing
 	Details           func() map[string]string        `kong:"-"` // what /readyz says besides, by name; nil for nothing
+	Extra             *Extra                          `kong:"-"` // routes of others; nil for none
 	Policy            policy.Config                   `embed:""`
 }
 

@@ -35,6 +35,7 @@ func (s *Server) asks(read reading, admit admit, timed bool, translators ...func
 	for _, translate := range translators {
 		next = translate(next)
 	}
+	next = s.cfg.Extra.before(next)
 	return func(_ http.ResponseWriter, r *http.Request) {
 		x := exchangeOf(r)
 		x.route, x.model, x.modeled, x.timed = routeOf(r.Context()), unknown, true, timed

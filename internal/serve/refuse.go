@@ -98,7 +98,7 @@ func (s *Server) advise(h http.Header, status int) {
 		if f := s.eng.Status().Failure; f != nil && !f.Retryable {
 			h.Set("X-Should-Retry", "false") // OpenAI's clients obey it
 		}
-	case status >= 400 && status < 500 && status != http.StatusRequestTimeout:
+	case status >= 400 && status < 500 && status != http.StatusRequestTimeout && h.Get("X-Should-Retry") == "":
 		h.Set("X-Should-Retry", "false")
 	}
 }

@@ -59,6 +59,7 @@ func (s *Server) routes(reg *prometheus.Registry) *chi.Mux {
 		get("/metrics", s.exposition(reg).ServeHTTP)
 	}
 	get("/", s.index)
+	s.cfg.Extra.mount(r)
 	return r
 }
 
@@ -102,7 +103,7 @@ func (s *Server) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 		path = r.URL.Path
 	}
 	var allow []string
-	for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost} {
+	for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete} {
 		if s.router.Match(chi.NewRouteContext(), m, path) {
 			allow = append(allow, m)
 		}
@@ -136,7 +137,7 @@ GET  /metrics               Prometheus and OpenMetrics
 
 func (s *Server) index(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	_, _ = w.Write([]byte(index)) // the client may have left
+	_, _ = w.Write([]byte(index + s.cfg.Extra.index())) // the client may have left
 }
 
 // models answers also while the engine loads.

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"infer/internal/jobs"
+	"infer/internal/serve"
+	"infer/internal/store"
+)
+
+// jobsFlags is jobs.Config without its methods; see serverFlags.
+type jobsFlags jobs.Config
+
+// memoryBytes bounds what is kept without --state.
+const memoryBytes = 512 << 20
+
+// state is where durable work is kept.
+type state struct {
+	store store.Store
+	dir   string // for large contents; empty when the store takes them, too
+	where string // for people
+}
+
+func stateFaults(name string) []error {
+	if scheme, _, ok := strings.Cut(name, "://"); ok {
+		return []error{fmt.Errorf("state: %s:// is not a store of this build; name a folder, or leave it out to keep state in memory", scheme)}
+	}
+	return nil
+}
+
+// openState opens the store in a folder, or one in memory.
+func openState(name string) (state, error) {
+	if name == "" {
+		return state{store: store.NewMemory(memoryBytes), where: "memory: jobs, batches, files and kept responses end with this process; --state names a folder that outlasts it"}, nil
+	}
+	b, err := store.OpenBolt(name)
+	switch {
+	case errors.Is(err, store.ErrLocked): // the one that drains may be gone after a restart
+		return state{}, retryError{fmt.Errorf("state: %w", err)}
+	case err != nil:
+		return state{}, usageError{fmt.Errorf("state: %w", err)}
+	}
+	return state{store: b, dir: name, where: "folder " + name}, nil
+}
+
+const jobsIndex = `POST /v1/jobs                a request whose answer is fetched later
+GET  /v1/jobs[/ID]          its state and answer; POST /v1/jobs/ID/cancel
+POST /v1/files              files of requests; GET lists, DELETE /v1/files/ID
+POST /v1/batches            OpenAI batches over such files; GET /v1/batches/ID
+`
+
+// durable makes the service that keeps work in st, and what it adds to the
+// server.
+func (c *serveCmd) durable(st state, log *slog.Logger) (*jobs.Service, *serve.Extra, error) {
+	work, err := jobs.New(jobs.Config(c.Jobs), st.store, st.dir, serve.Caller, log)
+	if err != nil {
+		return nil, nil, err
+	}
+	return work, &serve.Extra{Routes: work.Routes(), Index: jobsIndex}, nil
+}
+
+// runDurable works until ctx ends, through the server's own chain.
+func runDurable(ctx context.Context, work *jobs.Service, srv *serve.Server) error {
+	return work.Run(ctx, func(caller string, batch bool) http.Handler { return srv.Own(caller, batch) })
+}

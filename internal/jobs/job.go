@@ -1,0 +1,142 @@
+package jobs
+
+import (
+	"context"
+	"encoding/json/jsontext"
+	"time"
+)
+
+// job is one request that is answered once.
+type job struct {
+	URL      string            `json:"url"`
+	Body     content           `json:"body"`
+	Webhook  string            `json:"webhook,omitzero"`
+	Metadata map[string]string `json:"metadata,omitempty"`
+
+	Outcome   string  `json:"outcome,omitzero"` // succeeded, failed or cancelled; empty until it ended
+	Status    int     `json:"status,omitzero"`
+	RequestID string  `json:"request_id,omitzero"`
+	Answer    content `json:"answer,omitzero"`
+	Code      string  `json:"code,omitzero"` // of a failure without an answer
+	Message   string  `json:"message,omitzero"`
+}
+
+func (j *job) fail(code, message string) { j.Outcome, j.Code, j.Message = "failed", code, message }
+
+// runJob asks until there is an answer that is final.
+func (s *Service) runJob(ctx context.Context, h *holding, t *task) {
+	defer h.keepLease(ctx, t.Until)()
+	ctx, cancel := context.WithDeadlineCause(ctx, t.Deadline, errExpired)
+	defer cancel()
+	body, err := s.get(ctx, t.Job.Body)
+	if err != nil {
+		s.log.Error("job's body cannot be read", "key", h.key, "err", err)
+		s.finish(ctx, h, func(t *task) { t.Job.fail("body_lost", "the body of the job is no longer there; send the job again") })
+		return
+	}
+	a := ask(ctx, s.chain(t.Owner, true), t.Job.URL, body)
+	switch {
+	case context.Cause(ctx) == errExpired:
+		s.finish(ctx, h, func(t *task) {
+			t.Job.fail("job_expired", "the job did not run within its time; raise --job-deadline or add replicas")
+		})
+		return
+	case ctx.Err() != nil:
+		s.stopped(ctx, h)
+		return
+	case a.busy():
+		s.release(ctx, h, a.pause(), func(*task) {})
+		return
+	case a.broken() && t.Faults+1 < maxFaults:
+		s.release(ctx, h, a.pause(), func(t *task) { t.Faults++ })
+		return
+	}
+	kept, err := s.keepAnswer(ctx, a.body)
+	if err != nil {
+		s.log.Error("job's answer cannot be kept", "key", h.key, "err", err)
+		s.release(ctx, h, 5*time.Second, func(*task) {})
+		return
+	}
+	s.finish(ctx, h, func(t *task) {
+		t.Job.Outcome, t.Job.Status, t.Job.RequestID, t.Job.Answer = "succeeded", a.status, a.requestID, kept
+		if a.status >= 400 {
+			t.Job.Outcome = "failed"
+		}
+	})
+	s.drop(context.WithoutCancel(ctx), t.Job.Body)
+}
+
+// keepAnswer keeps a body until the store takes it.
+func (s *Service) keepAnswer(ctx context.Context, b []byte) (content, error) {
+	for pause := persistPause; ; pause *= 2 {
+		c, err := s.put(ctx, b, s.cfg.ResultTTL+time.Hour)
+		if err == nil || pause > leaseFor/4 {
+			return c, err
+		}
+		if err := wait(ctx, pause); err != nil {
+			return content{}, err
+		}
+	}
+}
+
+// jobObject is a job as clients see it.
+type jobObject struct {
+	ID          string            `json:"id"`
+	Object      string            `json:"object"` // always job
+	Status      string            `json:"status"` // queued, in_progress, succeeded, failed or cancelled
+	URL         string            `json:"url"`
+	CreatedAt   int64             `json:"created_at"`
+	StartedAt   *int64            `json:"started_at"`
+	CompletedAt *int64            `json:"completed_at"`
+	ExpiresAt   *int64            `json:"expires_at"` // when an ended job is forgotten
+	Response    *lineResponse     `json:"response"`   // what the route answered
+	Error       *lineError        `json:"error"`      // why it did not
+	Metadata    map[string]string `json:"metadata"`
+}
+
+type lineResponse struct {
+	StatusCode int            `json:"status_code"`
+	RequestID  string         `json:"request_id"`
+	Body       jsontext.Value `json:"body"`
+}
+
+type lineError struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+// unix is a time as OpenAI's objects have it, null when it has not come.
+func unix(t time.Time) *int64 {
+	if t.IsZero() {
+		return nil
+	}
+	u := t.Unix()
+	return &u
+}
+
+// jobObject tells a job; the answer is read only when it is asked for.
+func (s *Service) jobObject(ctx context.Context, t *task, whole bool) (jobObject, error) {
+	j := t.Job
+	o := jobObject{ID: t.ID, Object: "job", Status: j.Outcome, URL: j.URL, CreatedAt: t.Created.Unix(),
+		StartedAt: unix(t.Began), CompletedAt: unix(t.Ended), Metadata: j.Metadata}
+	switch t.State {
+	case queued:
+		o.Status = "queued"
+	case running:
+		o.Status = "in_progress"
+	case ended:
+		o.ExpiresAt = unix(t.Ended.Add(t.keep()))
+	}
+	if j.Code != "" {
+		o.Error = &lineError{j.Code, j.Message}
+	}
+	if j.Status == 0 || !whole {
+		return o, nil
+	}
+	body, err := s.get(ctx, j.Answer)
+	if err != nil {
+		return o, err
+	}
+	o.Response = &lineResponse{j.Status, j.RequestID, asJSON(body)}
+	return o, nil
+}

@@ -1,0 +1,158 @@
+// Package jobs is durable work: jobs, batches over files, background and kept
+// responses, and answers that are given once for an idempotency key. All of it
+// is written through one store.Store, runs through the chain that clients use,
+// and survives the end of any process at any instant.
+//
+// # Who owns what
+//
+// A task is one key that moves through its states by compare-and-swap. Whoever
+// runs it holds a lease; a replica that dies stops renewing, and another claims
+// the task. A replica that lost its lease can write nothing more: every write
+// names the holder. What runs a second time is only what was in flight; a
+// result that is stored is never computed again.
+//
+// A task is accepted in two writes: first a reminder under todo/, then the task.
+// A reminder without a task is nobody's and is removed after a minute; a task
+// is never without its reminder until it has ended.
+package jobs
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"infer/internal/store"
+)
+
+// Config bounds the durable work of one replica.
+type Config struct {
+	Parallel  int           `name:"jobs-parallel" default:"16" help:"Jobs and background responses that run at once, and as many lines of batches. Interactive requests go first."`
+	ResultTTL time.Duration `name:"result-ttl" default:"72h" help:"How long finished jobs, kept responses and answers of idempotency keys stay."`
+	FileTTL   time.Duration `name:"file-ttl" default:"720h" help:"How long files and batches stay."`
+	Deadline  time.Duration `name:"job-deadline" default:"24h" help:"How long a job may wait and run before it fails."`
+}
+
+// Faults reports every fault at once.
+func (c Config) Faults() error {
+	var errs []error
+	if c.Parallel <= 0 {
+		errs = append(errs, fmt.Errorf("jobs-parallel: must be positive, got %d; the default is 16", c.Parallel))
+	}
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{{"result-ttl", c.ResultTTL}, {"file-ttl", c.FileTTL}, {"job-deadline", c.Deadline}} {
+		if d.value < time.Minute {
+			errs = append(errs, fmt.Errorf("%s: must be at least 1m, got %v", d.name, d.value))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Times of the leases. A lease is long beside what two replicas' clocks differ
+// by, and beside a pause of the process.
+const (
+	leaseFor     = 30 * time.Second
+	renewEvery   = leaseFor / 4
+	lookEvery    = 5 * time.Second
+	orphanAfter  = time.Minute
+	maxAttempts  = 5 // of a task whose process dies each time
+	maxBatches   = 4 // that one replica runs at once
+	persistPause = 250 * time.Millisecond
+)
+
+// Chain returns the handler that answers as it would answer a client: caller
+// is who pays, batch says that the work takes only what others leave.
+type Chain func(caller string, batch bool) http.Handler
+
+// Service does the durable work of one replica.
+type Service struct {
+	cfg     Config
+	store   store.Store
+	blobs   blobs
+	log     *slog.Logger
+	caller  func(*http.Request) string
+	replica string // names this process in leases
+	wake    chan struct{}
+	tasks   chan struct{} // one for each job or response that runs
+	batches chan struct{}
+	lines   chan struct{}
+
+	mu      sync.Mutex
+	running map[string]*holding // by the key of the task
+	wg      sync.WaitGroup
+	chain   Chain // set by Run
+}
+
+// New returns a service that keeps what is small in st. Large contents go to
+// dir if it is not empty, which belongs to this process alone, otherwise to st
+// in pieces. caller names who sent a request; what one caller owns does not
+// exist for others. New starts nothing.
+func New(cfg Config, st store.Store, dir string, caller func(*http.Request) string, log *slog.Logger) (*Service, error) {
+	if err := cfg.Faults(); err != nil {
+		return nil, err
+	}
+	s := &Service{cfg: cfg, store: st, blobs: chunks{st}, log: log, caller: caller, replica: rand.Text(),
+		wake: make(chan struct{}, 1), tasks: make(chan struct{}, cfg.Parallel), batches: make(chan struct{}, maxBatches),
+		lines: make(chan struct{}, cfg.Parallel), running: map[string]*holding{}}
+	if dir != "" {
+		b, err := openFolder(dir)
+		if err != nil {
+			return nil, err
+		}
+		s.blobs = b
+	}
+	return s, nil
+}
+
+// Run works off what is there until ctx ends, and then hands back what is not
+// done. It is called once.
+func (s *Service) Run(ctx context.Context, chain Chain) error {
+	s.chain = chain
+	defer s.wg.Wait()
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		s.look(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			s.blobs.sweep()
+		case <-s.wake:
+		}
+	}
+}
+
+// nudge lets Run look at once.
+func (s *Service) nudge() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// newID returns a name that sorts before those made earlier, so that a list in
+// the order of keys begins with the newest.
+func newID(prefix string) string {
+	return fmt.Sprintf("%s%012x%s", prefix, (1<<48-1)-time.Now().UnixMilli(), rand.Text()[:16])
+}
+
+// ownerKey is the part of a key that keeps callers apart.
+func ownerKey(caller string) string {
+	if caller == "" {
+		return "-"
+	}
+	sum := sha256.Sum256([]byte(caller))
+	return hex.EncodeToString(sum[:8])
+}
+
+// validID says whether a client's id can be part of a key.
+func validID(id string) bool { return len(id) <= 80 && store.CheckKey(id) == nil }

@@ -1,0 +1,97 @@
+package serve
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"github.com/go-chi/chi/v5"
+
+	"infer/internal/caller"
+)
+
+// Extra is what other rooms add to the surface. Its routes and its Before see
+// requests whose callers are known.
+type Extra struct {
+	Routes map[string]http.HandlerFunc     // by method and pattern, such as "GET /v1/files/{id}"
+	Index  string                          // their lines of GET /
+	Before func(http.Handler) http.Handler // stands before the engine on its routes; the body is read and sound
+}
+
+// mount adds the routes of others.
+func (e *Extra) mount(r chi.Router) {
+	if e == nil {
+		return
+	}
+	for pattern, h := range e.Routes {
+		method, path, _ := strings.Cut(pattern, " ")
+		r.MethodFunc(method, path, h)
+		if method == http.MethodGet {
+			r.MethodFunc(http.MethodHead, path, h)
+		}
+	}
+}
+
+// before returns next with what stands before it. The program's own requests
+// have passed it already.
+func (e *Extra) before(next http.Handler) http.Handler {
+	if e == nil || e.Before == nil {
+		return next
+	}
+	first := e.Before(next)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, own := ownOf(r.Context()); own {
+			next.ServeHTTP(w, r)
+			return
+		}
+		first.ServeHTTP(w, r)
+	})
+}
+
+func (e *Extra) index() string {
+	if e == nil {
+		return ""
+	}
+	return e.Index
+}
+
+// own marks a request of the program itself.
+type own struct {
+	caller string
+	batch  bool
+}
+
+type ownKey struct{}
+
+func ownOf(ctx context.Context) (own, bool) {
+	o, ok := ctx.Value(ownKey{}).(own)
+	return o, ok
+}
+
+// Own returns the handler of the program's own requests on behalf of a caller,
+// who was let in when the work was accepted. They take the way of a client's and
+// are metered and limited as such; those of a batch take only what interactive
+// requests leave.
+func (s *Server) Own(caller string, batch bool) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.router.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), ownKey{}, own{caller, batch})))
+	})
+}
+
+// Caller names who sent a request that came through the Server. The name is
+// empty where there are no keys.
+func Caller(r *http.Request) string { return exchangeOf(r).caller }
+
+// named returns the account of a caller, nil when there is none any more.
+func (c *Callers) named(name string) *caller.Account {
+	if c == nil || name == "" {
+		return nil
+	}
+	if a, ok := c.Keys.Named(name); ok {
+		return a
+	}
+	if c.Entra != nil {
+		return c.Entra.Named(name)
+	}
+	return nil
+}

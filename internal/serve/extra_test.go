@@ -1,0 +1,52 @@
+package serve
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"infer/internal/admission"
+)
+
+// The routes of others have what all routes have, and their Before stands in
+// front of clients only.
+func TestExtra(t *testing.T) {
+	cfg := config()
+	stood := 0
+	cfg.Extra = &Extra{
+		Routes: map[string]http.HandlerFunc{"GET /v1/things/{id}": func(w http.ResponseWriter, r *http.Request) {
+			_, _ = w.Write([]byte(r.PathValue("id") + "/" + Caller(r))) // a recorder takes all
+		}},
+		Index: "GET  /v1/things   things\n",
+		Before: func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { stood++; next.ServeHTTP(w, r) })
+		},
+	}
+	var class admission.Class
+	f := newFixture(t, cfg, ready(1), func(w http.ResponseWriter, r *http.Request) {
+		class = exchangeOf(r).class
+		_, _ = w.Write([]byte(`{"from":"` + exchangeOf(r).caller + `"}`))
+	})
+	ask := func(h http.Handler, method, path, body string) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequestWithContext(context.WithoutCancel(t.Context()), method, path, strings.NewReader(body)))
+		return w
+	}
+	if w := ask(f.Handler(), "GET", "/v1/things/a", ""); w.Code != 200 || w.Body.String() != "a/" || w.Header().Get("X-Request-Id") == "" {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if w := ask(f.Handler(), "POST", "/v1/things/a", ""); w.Code != 405 || w.Header().Get("Allow") != "GET, HEAD" {
+		t.Errorf("%d, Allow %q", w.Code, w.Header().Get("Allow"))
+	}
+	if w := ask(f.Handler(), "GET", "/", ""); !strings.Contains(w.Body.String(), "/v1/things") {
+		t.Errorf("GET / says %s", w.Body)
+	}
+	if ask(f.Handler(), "POST", "/v1/completions", `{"prompt":"a"}`); stood != 1 || class != admission.Interactive {
+		t.Errorf("a client's request: Before stood %d times, class %v", stood, class)
+	}
+	if w := ask(f.Own("alice", true), "POST", "/v1/completions", `{"prompt":"a"}`); stood != 1 || class != admission.Batch || w.Body.String() != `{"from":"alice"}` {
+		t.Errorf("our own request: Before stood %d times, class %v, %d %s", stood, class, w.Code, w.Body)
+	}
+}
