@@ -1,70 +1,72 @@
-// Package admission decides which request runs now, which waits and which is
-// refused. It knows slots, places in a queue and time; it does no I/O and
-// starts no goroutine.
 package admission
 
 import (
-	"container/list"
 	"context"
-	"errors"
+	"math"
 	"sync"
 	"time"
 )
 
-// The refusals of a Gate.
-var (
-	// ErrQueueFull: every place in the queue is taken.
-	ErrQueueFull = errors.New("the queue is full")
-	// ErrQueueBytes: the bodies of those who wait are over their bound.
-	ErrQueueBytes = errors.New("the bodies in the queue are over their bound")
-	// ErrHoldTimeout: the engine did not become ready while the request was held.
-	ErrHoldTimeout = errors.New("the engine is not ready")
-	// ErrDraining: the server is stopping and takes no new work.
-	ErrDraining = errors.New("the server is draining")
-	// ErrEngineFailed: the engine ended and waiting for it is no use.
-	ErrEngineFailed = errors.New("the engine failed")
-)
-
 // Config bounds a Gate.
 type Config struct {
-	MaxQueue      int           // requests that may wait or be held
-	MaxQueueBytes int64         // what their bodies may hold together
-	Hold          time.Duration // from arrival, how long a request waits for an engine that is not ready
-	Expected      int           // slots to expect before the first SetCapacity; at least 1 is assumed
+	MaxQueue       int           // requests that may wait or be held
+	MaxQueueTokens int64         // estimated tokens of their prompts; 0 is 8 × slots × context
+	MaxQueueBytes  int64         // what their bodies may hold together
+	Hold           time.Duration // from arrival, how long a request waits for an engine that is not ready
+	Expected       int           // slots to expect before the first SetCapacity; at least 1 is assumed
 }
 
-// Gate hands out slots in the order of arrival. Its zero capacity means that
-// the engine is not ready: requests are held. Every method may be called by
-// any goroutine.
+// Capacity is what an engine has.
+type Capacity struct {
+	Slots   int       // requests that run at once; 0 while it is not ready
+	Beside  int       // requests that run at once beside the slots; 0 when unknown
+	Context int       // tokens of the longest sequence; 0 when unknown
+	ReadyAt time.Time // when an engine that is not ready is expected to be; zero when unknown
+}
+
+// Gate hands out slots. As long as its capacity is zero the engine is not
+// ready and requests are held. Every method may be called by any goroutine.
 type Gate struct {
 	cfg Config
 
-	mu       sync.Mutex
-	capacity int        // 0 while the engine is not ready
-	expected int        // the last capacity that was not 0
-	running  int        // slots taken; above capacity only after it shrank
-	queue    *list.List // of *waiter that want a slot
-	lobby    *list.List // of *waiter that want only a ready engine; empty while capacity > 0
-	bytes    int64      // of the bodies of everybody in queue and lobby
-	failed   bool
-	draining bool
-	drained  chan struct{} // closed once draining and nothing runs or waits
-	service  time.Duration // moving average of how long a slot is kept; 0 until measured
-}
-
-// waiter is one request that waits. Its fields but done belong to Gate.mu.
-type waiter struct {
-	in      *list.List
-	elem    *list.Element
-	bytes   int64         // of its body
-	overdue bool          // Hold has passed while the engine was ready
-	err     error         // why it was refused; nil when admitted
-	done    chan struct{} // closed once err is final
+	mu            sync.Mutex
+	capacity      Capacity
+	expected      Capacity // the last that was not 0
+	maxTokens     int64    // of prompts in the queue
+	running       int      // slots taken; above the capacity only after it shrank
+	beside        int      // requests that run beside the slots
+	lanes         [classes]*lane
+	lobby         line // of who wants only a ready engine; empty while the engine is
+	inLobby       int
+	inLobbyBeside int  // of those, who wants to be counted beside the slots
+	held          size // of everybody who waits, in the lanes and in the lobby
+	seq           uint64
+	pace          pace
+	failed        bool
+	draining      bool
+	drained       chan struct{} // closed once draining and nothing runs or waits
 }
 
 // New returns a Gate whose engine is not ready.
 func New(cfg Config) *Gate {
-	return &Gate{cfg: cfg, expected: max(cfg.Expected, 1), queue: list.New(), lobby: list.New(), drained: make(chan struct{})}
+	g := &Gate{cfg: cfg, expected: Capacity{Slots: max(cfg.Expected, 1)}, drained: make(chan struct{})}
+	for c := range g.lanes {
+		g.lanes[c] = newLane()
+	}
+	g.bound()
+	return g
+}
+
+// bound computes what depends on the engine. g.mu is held.
+func (g *Gate) bound() {
+	switch {
+	case g.cfg.MaxQueueTokens > 0:
+		g.maxTokens = g.cfg.MaxQueueTokens
+	case g.expected.Context > 0:
+		g.maxTokens = 8 * int64(g.expected.Slots) * int64(g.expected.Context)
+	default:
+		g.maxTokens = math.MaxInt64
+	}
 }
 
 // Acquire takes a slot, waiting for one if need be, and says how long that
@@ -78,33 +80,59 @@ func (g *Gate) Acquire(ctx context.Context, r Request) (release func(Tokens), qu
 		g.mu.Unlock()
 		return nil, 0, err
 	}
-	if g.running < g.capacity { // nobody waits then, see dispatch
-		g.running++
+	l := g.lanes[r.Class]
+	f := l.enter(r)
+	cost := r.expected(g.pace.answer())
+	if g.free(r.Class) && f.waiting == 0 && f.open() { // nobody waits who could go, see dispatch
+		g.charge(f, cost)
+		l.settle(f)
 		g.mu.Unlock()
-		return g.releaser(arrived), 0, nil
+		return g.releaser(f, r, cost, arrived), 0, nil
 	}
-	err = g.wait(ctx, g.queue, r.Bytes)
+	w := &waiter{flow: f, size: size{r.Bytes, int64(r.Prompt), cost}}
+	err = g.wait(ctx, w, r.Deadline)
 	now := time.Now()
 	if err != nil {
 		return nil, now.Sub(arrived), err
 	}
-	return g.releaser(now), now.Sub(arrived), nil
+	return g.releaser(f, r, cost, now), now.Sub(arrived), nil
 }
 
 // Ready waits, within the same bounds, until the engine is ready and takes no
 // slot. It is for work that costs the engine next to nothing.
-func (g *Gate) Ready(ctx context.Context, bytes int64) (queued time.Duration, err error) {
+func (g *Gate) Ready(ctx context.Context, r Request) (queued time.Duration, err error) {
+	return g.ready(ctx, r, false)
+}
+
+// Beside waits as Ready does and counts what runs until release is called. It
+// is for work that the engine does beside its slots and bounds itself.
+func (g *Gate) Beside(ctx context.Context, r Request) (release func(), queued time.Duration, err error) {
+	if queued, err = g.ready(ctx, r, true); err != nil {
+		return nil, queued, err
+	}
+	return sync.OnceFunc(func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.beside--
+		g.dispatch()
+	}), queued, nil
+}
+
+func (g *Gate) ready(ctx context.Context, r Request, beside bool) (queued time.Duration, err error) {
 	arrived := time.Now()
 	g.mu.Lock()
 	if err := g.refusal(ctx); err != nil {
 		g.mu.Unlock()
 		return 0, err
 	}
-	if g.capacity > 0 {
+	if g.capacity.Slots > 0 {
+		if beside {
+			g.beside++
+		}
 		g.mu.Unlock()
 		return 0, nil
 	}
-	err = g.wait(ctx, g.lobby, bytes)
+	err = g.wait(ctx, &waiter{beside: beside, size: size{bytes: r.Bytes}}, r.Deadline)
 	return time.Since(arrived), err
 }
 
@@ -119,94 +147,50 @@ func (g *Gate) refusal(ctx context.Context) error {
 	return ctx.Err() // a slot is no use to a caller that has left
 }
 
-// wait queues the caller. It is entered with g.mu held and returns without.
-func (g *Gate) wait(ctx context.Context, in *list.List, bytes int64) error {
-	if g.capacity == 0 && g.cfg.MaxQueue == 0 {
-		g.mu.Unlock()
-		return ErrHoldTimeout
+// free says that there is a slot for a class. Batch work leaves some alone.
+// g.mu is held.
+func (g *Gate) free(c Class) bool {
+	if c == Batch && g.lanes[Batch].running >= g.batchSlots() {
+		return false
 	}
-	if g.queue.Len()+g.lobby.Len() >= g.cfg.MaxQueue {
-		g.mu.Unlock()
-		return ErrQueueFull
-	}
-	if bytes > g.cfg.MaxQueueBytes-g.bytes {
-		g.mu.Unlock()
-		return ErrQueueBytes
-	}
-	w := &waiter{in: in, bytes: bytes, done: make(chan struct{})}
-	w.elem = in.PushBack(w)
-	g.bytes += bytes
-	g.mu.Unlock()
-
-	hold := time.NewTimer(g.cfg.Hold)
-	defer hold.Stop()
-	for {
-		select {
-		case <-w.done:
-			return w.err
-		case <-hold.C:
-			g.overdue(w)
-		case <-ctx.Done():
-			g.leave(w)
-			return ctx.Err()
-		}
-	}
+	return g.running < g.capacity.Slots
 }
 
-// overdue ends the hold of w, or remembers that it has no hold left.
-func (g *Gate) overdue(w *waiter) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	w.overdue = true
-	if w.elem != nil && g.capacity == 0 {
-		g.settle(w, ErrHoldTimeout)
+// batchSlots is how many slots batch work may take. g.mu is held.
+func (g *Gate) batchSlots() int { return g.capacity.Slots - g.capacity.Slots/8 }
+
+// charge gives f a slot. g.mu is held.
+func (g *Gate) charge(f *flow, cost float64) {
+	if g.pace.first.IsZero() {
+		g.pace.first = time.Now()
 	}
+	g.running++
+	g.lanes[f.key.class].charge(f, cost)
 }
 
-// leave takes w out because its caller is gone. A slot that was granted at the
-// same moment passes on to the next.
-func (g *Gate) leave(w *waiter) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	switch {
-	case w.elem != nil:
-		g.settle(w, context.Canceled)
-	case w.err == nil && w.in == g.queue: // it got a slot
-		g.running--
-	}
-	g.dispatch()
-}
-
-// settle takes w out of its list and tells it the outcome. g.mu is held.
-func (g *Gate) settle(w *waiter, err error) {
-	w.in.Remove(w.elem)
-	w.elem = nil
-	g.bytes -= w.bytes
-	w.err = err
-	close(w.done)
-}
-
-// settleAll settles everybody in l for whom refuse gives an error. g.mu is held.
-func (g *Gate) settleAll(l *list.List, refuse func(*waiter) error) {
-	for e := l.Front(); e != nil; {
-		w := e.Value.(*waiter)
-		e = e.Next()
-		if err := refuse(w); err != nil {
-			g.settle(w, err)
-		}
-	}
-}
-
-// dispatch lets in whoever can go and notices the end of a drain. g.mu is held.
+// dispatch lets in whoever can go and notices the end of a drain. Afterwards
+// nobody waits who could go. g.mu is held.
 func (g *Gate) dispatch() {
-	for g.running < g.capacity && g.queue.Len() > 0 {
-		g.running++
-		g.settle(g.queue.Front().Value.(*waiter), nil)
+	for _, c := range Classes() {
+		for l := g.lanes[c]; g.free(c) && l.turns.Len() > 0; {
+			w := l.turns.top().first
+			g.charge(w.flow, w.size.cost)
+			g.settle(w, nil)
+		}
 	}
-	for g.capacity > 0 && g.lobby.Len() > 0 {
-		g.settle(g.lobby.Front().Value.(*waiter), nil)
+	for g.capacity.Slots > 0 && g.lobby.first != nil {
+		if g.lobby.first.beside {
+			g.beside++
+		}
+		g.settle(g.lobby.first, nil)
 	}
-	if g.draining && g.running == 0 && g.queue.Len() == 0 && g.lobby.Len() == 0 {
+	if g.running > 0 || g.beside > 0 || g.waiting() > 0 {
+		return
+	}
+	if g.capacity.Slots > 0 {
+		g.pace.forget()
+	}
+	if g.draining {
 		select {
 		case <-g.drained:
 		default:
@@ -215,49 +199,38 @@ func (g *Gate) dispatch() {
 	}
 }
 
-func (g *Gate) releaser(granted time.Time) func(Tokens) {
-	var once sync.Once
-	return func(Tokens) {
-		once.Do(func() {
-			kept := time.Since(granted)
-			g.mu.Lock()
-			defer g.mu.Unlock()
-			g.measure(kept)
-			g.running--
-			g.dispatch()
-		})
+func (g *Gate) releaser(f *flow, r Request, cost float64, granted time.Time) func(Tokens) {
+	released := false // belongs to g.mu
+	return func(t Tokens) {
+		kept := time.Since(granted)
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if released {
+			return
+		}
+		released = true
+		g.pace.measure(kept, r, t, g.slots())
+		g.running--
+		g.lanes[r.Class].discharge(f, t.cost()-cost)
+		g.dispatch()
 	}
 }
 
-// SetCapacity says how many slots the engine has now; 0 means not ready. It
-// also ends a failure, since an engine that reports again is back at work.
-func (g *Gate) SetCapacity(n int) {
+// SetCapacity says what the engine has now. It also ends a failure, since an
+// engine that reports again is back at work.
+func (g *Gate) SetCapacity(c Capacity) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	c.Slots = max(c.Slots, 0)
 	g.failed = false
-	g.capacity = max(n, 0)
-	if n > 0 {
-		g.expected = n
+	g.capacity = c
+	if c.Slots > 0 {
+		g.expected = c
+		g.bound()
 	} else {
 		g.refuseHeld()
 	}
 	g.dispatch()
-}
-
-// refuseHeld refuses those that a not ready engine can no longer serve:
-// everybody in a drain, otherwise those whose hold is over. g.mu is held.
-func (g *Gate) refuseHeld() {
-	refuse := func(w *waiter) error {
-		switch {
-		case g.draining:
-			return ErrDraining
-		case w.overdue:
-			return ErrHoldTimeout
-		}
-		return nil
-	}
-	g.settleAll(g.queue, refuse)
-	g.settleAll(g.lobby, refuse)
 }
 
 // Fail refuses everybody who waits and everybody who comes, with
@@ -266,10 +239,8 @@ func (g *Gate) Fail() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.failed = true
-	g.capacity = 0
-	refuse := func(*waiter) error { return ErrEngineFailed }
-	g.settleAll(g.queue, refuse)
-	g.settleAll(g.lobby, refuse)
+	g.capacity = Capacity{}
+	g.refuseAll(func(*waiter) error { return ErrEngineFailed })
 	g.dispatch()
 }
 
@@ -280,7 +251,7 @@ func (g *Gate) Drain() <-chan struct{} {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.draining = true
-	if g.capacity == 0 {
+	if g.capacity.Slots == 0 {
 		g.refuseHeld()
 	}
 	g.dispatch()

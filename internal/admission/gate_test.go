@@ -26,10 +26,13 @@ func (c *caller) done() bool {
 }
 
 // call starts an Acquire and lets it come to rest.
-func call(ctx context.Context, g *Gate) *caller {
+func call(ctx context.Context, g *Gate) *caller { return ask(ctx, g, Request{}) }
+
+// ask is call for any request.
+func ask(ctx context.Context, g *Gate, r Request) *caller {
 	c := &caller{ended: make(chan struct{})}
 	go func() {
-		c.release, c.queued, c.err = g.Acquire(ctx, Request{})
+		c.release, c.queued, c.err = g.Acquire(ctx, r)
 		close(c.ended)
 	}()
 	synctest.Wait()
@@ -40,7 +43,7 @@ func call(ctx context.Context, g *Gate) *caller {
 func callReady(ctx context.Context, g *Gate) *caller {
 	c := &caller{ended: make(chan struct{})}
 	go func() {
-		c.queued, c.err = g.Ready(ctx, 0)
+		c.queued, c.err = g.Ready(ctx, Request{})
 		close(c.ended)
 	}()
 	synctest.Wait()
@@ -72,7 +75,7 @@ func config() Config { return Config{MaxQueue: 2, Hold: time.Minute} }
 
 func gate(slots int) *Gate {
 	g := New(config())
-	g.SetCapacity(slots)
+	g.SetCapacity(Capacity{Slots: slots})
 	return g
 }
 
@@ -91,7 +94,7 @@ func TestHeldUntilReady(t *testing.T) {
 		c.wantWaiting(t)
 		quick.wantWaiting(t)
 		wantStats(t, g, Stats{Held: 2, Demand: 1, Saturation: 1})
-		g.SetCapacity(1)
+		g.SetCapacity(Capacity{Slots: 1})
 		synctest.Wait()
 		c.wantRunning(t, 30*time.Second)
 		quick.wantRunning(t, 30*time.Second)
@@ -119,7 +122,7 @@ func TestNoHold(t *testing.T) {
 			call(t.Context(), New(cfg)).wantErr(t, ErrHoldTimeout)
 		}
 		g := New(Config{MaxQueue: 2})
-		g.SetCapacity(1)
+		g.SetCapacity(Capacity{Slots: 1})
 		call(t.Context(), g).wantRunning(t, 0)
 		c := call(t.Context(), g)
 		synctest.Sleep(time.Hour)
@@ -137,7 +140,7 @@ func TestHoldIsNotForTheQueue(t *testing.T) {
 		synctest.Sleep(2 * time.Minute)
 		old.wantWaiting(t)
 		young := call(t.Context(), g)
-		g.SetCapacity(0)
+		g.SetCapacity(Capacity{Slots: 0})
 		synctest.Wait()
 		old.wantErr(t, ErrHoldTimeout)
 		young.wantWaiting(t)
@@ -185,7 +188,7 @@ func TestLeftBeforeArriving(t *testing.T) {
 	if _, _, err := g.Acquire(ctx, Request{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("Acquire() = %v, want %v", err, context.Canceled)
 	}
-	if _, err := g.Ready(ctx, 0); !errors.Is(err, context.Canceled) {
+	if _, err := g.Ready(ctx, Request{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("Ready() = %v, want %v", err, context.Canceled)
 	}
 	wantStats(t, g, Stats{Capacity: 1})
@@ -241,7 +244,7 @@ func TestDrainRefusesWhenTheEngineGoes(t *testing.T) {
 		g := gate(1)
 		first, second := call(t.Context(), g), call(t.Context(), g)
 		drained := g.Drain()
-		g.SetCapacity(0)
+		g.SetCapacity(Capacity{Slots: 0})
 		synctest.Wait()
 		second.wantErr(t, ErrDraining)
 		first.release(Tokens{})
@@ -258,10 +261,10 @@ func TestFailRefusesUntilTheEngineReports(t *testing.T) {
 		c.wantErr(t, ErrEngineFailed)
 		quick.wantErr(t, ErrEngineFailed)
 		call(t.Context(), g).wantErr(t, ErrEngineFailed)
-		g.SetCapacity(0) // it restarts
+		g.SetCapacity(Capacity{Slots: 0}) // it restarts
 		c = call(t.Context(), g)
 		c.wantWaiting(t)
-		g.SetCapacity(1)
+		g.SetCapacity(Capacity{Slots: 1})
 		synctest.Wait()
 		c.wantRunning(t, 0)
 	})
@@ -271,7 +274,7 @@ func TestCapacityShrinks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := gate(3)
 		a, b := call(t.Context(), g), call(t.Context(), g)
-		g.SetCapacity(1)
+		g.SetCapacity(Capacity{Slots: 1})
 		c := call(t.Context(), g)
 		wantStats(t, g, Stats{Running: 2, Waiting: 1, Capacity: 1, Demand: 3, Saturation: 3})
 		a.release(Tokens{})
@@ -290,42 +293,10 @@ func TestSaturationWithoutCapacity(t *testing.T) {
 		call(t.Context(), g)
 		callReady(t.Context(), g) // asks for no slot
 		wantStats(t, g, Stats{Held: 2, Demand: 1, Saturation: 0.25})
-		g.SetCapacity(2)
+		g.SetCapacity(Capacity{Slots: 2})
 		synctest.Wait()
 		wantStats(t, g, Stats{Running: 1, Capacity: 2, Demand: 1, Saturation: 0.5})
-		g.SetCapacity(0)
+		g.SetCapacity(Capacity{Slots: 0})
 		wantStats(t, g, Stats{Running: 1, Demand: 1, Saturation: 0.5}) // 2 slots are expected back
-	})
-}
-
-func TestRetryAfter(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		g := New(Config{MaxQueue: 100, Hold: time.Hour})
-		want := func(d time.Duration) {
-			t.Helper()
-			if got := g.RetryAfter(); got != d {
-				t.Errorf("RetryAfter() = %v, want %v", got, d)
-			}
-		}
-		want(5 * time.Second) // not ready, nothing measured
-		g.SetCapacity(2)
-		want(time.Second)
-		a, b := call(t.Context(), g), call(t.Context(), g)
-		for range 3 {
-			call(t.Context(), g)
-		}
-		synctest.Sleep(8 * time.Second)
-		a.release(Tokens{})
-		synctest.Wait()
-		want(12 * time.Second) // 8 s × 3 in line ÷ 2 slots
-		synctest.Sleep(8 * time.Second)
-		b.release(Tokens{})
-		synctest.Wait()
-		want(9 * time.Second) // the average is 9 s, 2 in line
-		for range 90 {
-			call(t.Context(), g)
-		}
-		want(120 * time.Second)
-		g.SetCapacity(0)
 	})
 }

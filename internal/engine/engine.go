@@ -77,6 +77,7 @@ type Status struct {
 	Progress float64   // share of Phase that is done, 0 to 1; negative when unknown
 	Detail   string    // one line for people, such as the file being read
 	Slots    int       // sequences that can run at once; 0 until known
+	Beside   int       // requests for vectors and scores that run at once beside the slots; 0 when they take slots
 	Models   []Model   // the first is canonical; never changed after publication
 	Failure  *Failure  // set while Phase is Failed, and while an engine starts again after it
 	ReadyAt  time.Time // when Ready is expected, learned from earlier starts; zero when unknown

@@ -49,6 +49,7 @@ const (
 //	unsupported_media_type   415      the body is not JSON
 //	queue_full               429      the queue is over its bound
 //	rate_limit_exceeded      429      the caller's key is over a limit of its own
+//	wait_too_long            429      the wait would outlast the request's deadline
 //	signing_keys_unknown     503      tokens cannot be checked yet
 //	engine_not_ready         503      the engine is starting or failed
 //	too_many_connections     503      all connections are taken
@@ -78,6 +79,7 @@ const (
 	CodeTooLarge         = "request_too_large"
 	CodeMediaType        = "unsupported_media_type"
 	CodeQueueFull        = "queue_full"
+	CodeTooSlow          = "wait_too_long"
 	CodeNotReady         = "engine_not_ready"
 	CodeConnections      = "too_many_connections"
 	CodeDraining         = "draining"

@@ -17,6 +17,8 @@ type Config struct {
 	ClientStall       time.Duration                   `help:"How long a client may leave its answer unread before it is cut." default:"60s" env:"INFER_CLIENT_STALL"`
 	MaxQueue          int                             `help:"Requests that may wait for a slot." default:"256" env:"INFER_MAX_QUEUE"`
 	MaxQueueBytes     int64                           `help:"Bytes of all bodies that wait for a slot or for a starting engine." default:"268435456" env:"INFER_MAX_QUEUE_BYTES"`
+	MaxQueueTokens    int64                           `help:"Estimated prompt tokens of all requests that wait for a slot; 0 is 8 × slots × context." default:"0" env:"INFER_MAX_QUEUE_TOKENS"`
+	MaxRequestTime    time.Duration                   `help:"How long a request may take, from its arrival to the end of its answer; 0s leaves that to its caller." default:"0s" env:"INFER_MAX_REQUEST_TIME"`
 	MaxConcurrency    int                             `help:"Requests that may run in the engine at once; 0 is the engine's own number of slots, which a higher one does not raise unless the engine has only guessed it." default:"0" env:"INFER_MAX_CONCURRENCY"`
 	MaxBodyBytes      int64                           `help:"Largest request body." default:"8388608" env:"INFER_MAX_BODY_BYTES"`
 	MaxMediaBodyBytes int64                           `help:"Largest request body with its pictures and sounds, for an engine that takes them. The rest of it is bounded by --max-body-bytes." default:"33554432" env:"INFER_MAX_MEDIA_BODY_BYTES"`
@@ -49,6 +51,12 @@ func (c Config) Validate() error {
 	}
 	if most := max(c.MaxBodyBytes, c.MaxMediaBodyBytes); c.MaxQueueBytes < most {
 		errs = append(errs, fmt.Errorf("max-queue-bytes: must hold one body of %d bytes, got %d; lower --max-body-bytes and --max-media-body-bytes or raise it", most, c.MaxQueueBytes))
+	}
+	if c.MaxQueueTokens < 0 {
+		errs = append(errs, fmt.Errorf("max-queue-tokens: must not be negative, got %d; 0 is 8 × slots × context", c.MaxQueueTokens))
+	}
+	if c.MaxRequestTime < 0 {
+		errs = append(errs, fmt.Errorf("max-request-time: must not be negative, got %v; 0s is no bound", c.MaxRequestTime))
 	}
 	if c.MaxConcurrency < 0 {
 		errs = append(errs, fmt.Errorf("max-concurrency: must not be negative, got %d; 0 takes the engine's own", c.MaxConcurrency))

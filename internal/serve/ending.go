@@ -22,7 +22,7 @@ const (
 // endedBy says who ends a stream that cause ends.
 func endedBy(cause error) string {
 	switch {
-	case errors.Is(cause, errDeadline):
+	case errors.Is(cause, errDeadline), errors.Is(cause, errTimeLimit):
 		return byDeadline
 	case errors.Is(cause, errDrainCut), errors.Is(cause, admission.ErrDraining):
 		return byDrain
@@ -52,6 +52,7 @@ func (rl *relay) refuse(err error, queued time.Duration) {
 	rl.x.queued = queued
 	s := rl.x.s
 	e, reason, ok := s.refusal(err)
+	rl.x.after = soonest(err)
 	switch {
 	case !ok:
 		rl.x.gone = true

@@ -29,13 +29,14 @@ type exchange struct {
 	route    string                     // the pattern; empty until known
 	model    string                     // a served name, or unknown
 	start    time.Time
-	bytes    int64           // of the body
+	extent                   // what it asks for
 	standing                 // of the caller
 	label    string          // of the caller, for metrics
 	account  *caller.Account // nil when everybody may call
 	limits   caller.Limits   // of the account
 	queued   time.Duration   // negative until admitted
 	meter    *meter          // nil unless the engine was asked
+	after    time.Duration   // before which it is no use to come back; known with a refusal
 	modeled  bool            // a route of the engine
 	timed    bool            // one whose latency is measured
 	stream   bool            // the caller asked for a stream
@@ -84,7 +85,7 @@ func (x *exchange) Header() http.Header { return x.w.Header() }
 func (x *exchange) WriteHeader(status int) {
 	if x.status == 0 && status >= 200 {
 		x.status = status
-		x.s.advise(x.w.Header(), status)
+		x.advise(status)
 		if t := x.timing(); x.modeled && t != "" {
 			x.w.Header().Set("Server-Timing", t)
 		}

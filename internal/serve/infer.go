@@ -5,14 +5,13 @@ import (
 	"context"
 	"errors"
 	"io"
-	"math"
 	"mime"
 	"net/http"
 	"net/url"
 	"os"
 	"strconv"
-	"time"
 
+	"infer/internal/admission"
 	"infer/internal/engine"
 	"infer/internal/openai"
 )
@@ -44,7 +43,7 @@ func (s *Server) asks(read reading, admit admit, timed bool, translators ...func
 			r = r.WithContext(r.Context())
 			r.URL = &url.URL{Path: path, RawQuery: r.URL.RawQuery}
 		}
-		ctx, cancel, e := deadline(r, x.start)
+		ctx, cancel, e := s.deadline(x, r)
 		if e != nil {
 			openai.WriteError(x, e)
 			return
@@ -60,7 +59,9 @@ func (s *Server) asks(read reading, admit admit, timed bool, translators ...func
 			return
 		}
 		defer settle()
-		x.stream, x.asked, x.bytes = req.Stream, req.Model, int64(len(body))
+		x.stream, x.asked = req.Stream, req.Model
+		x.measure(&req, len(body))
+		x.heed(r)
 		r = r.WithContext(ctx)
 		r.Header = r.Header.Clone()
 		r.Header.Set("X-Request-Id", x.engineID)
@@ -114,16 +115,18 @@ func (s *Server) ask(admit admit, timed bool) http.HandlerFunc {
 		}
 		release, queued, err := admit(ctx, x.request())
 		if timed {
-			s.metrics.queue.Observe(queued.Seconds())
+			s.metrics.queue[x.class].Observe(queued.Seconds())
 		}
 		if err != nil {
 			if cause := context.Cause(ctx); errors.Is(err, ctx.Err()) && cause != nil {
 				err = cause
+			} else if errors.Is(err, admission.ErrDeadline) && x.cause != nil { // the same moment, seen by the gate
+				err = x.cause
 			}
 			rl.refuse(err, queued)
 			return
 		}
-		defer func() { release(x.served()) }()
+		defer func() { release(x.charge()) }()
 		// The engine may have learned its models while the request was held.
 		label, e := serves(s.eng.Status().Models, x.asked)
 		if e != nil {
@@ -210,23 +213,6 @@ func (s *Server) read(x *exchange, r *http.Request) ([]byte, *openai.Error) {
 	}
 	x.Header().Set("Connection", "close")
 	return nil, openai.Invalid("", openai.CodeInvalidJSON, "the body could not be read: its transfer encoding is broken; send it again")
-}
-
-const timeoutHeader = "X-Request-Timeout"
-
-// deadline reads how long the caller will wait, counted from the arrival.
-func deadline(r *http.Request, start time.Time) (context.Context, context.CancelFunc, *openai.Error) {
-	v := r.Header.Get(timeoutHeader)
-	if v == "" {
-		return r.Context(), func() {}, nil
-	}
-	seconds, err := strconv.ParseFloat(v, 64)
-	if err != nil || math.IsNaN(seconds) || seconds <= 0 || seconds > 86400 {
-		return nil, nil, openai.Invalid(timeoutHeader, openai.CodeInvalidValue,
-			"%s must be seconds above 0 and up to 86400, such as 30 or 2.5", timeoutHeader)
-	}
-	ctx, cancel := context.WithDeadlineCause(r.Context(), start.Add(time.Duration(seconds*float64(time.Second))), errDeadline)
-	return ctx, cancel, nil
 }
 
 // relay lets the engine answer, and ends the answer itself when the engine

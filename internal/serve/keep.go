@@ -26,10 +26,10 @@ func (rl *relay) tick() {
 		return
 	}
 	defer rl.mu.Unlock()
-	switch quiet := rl.x.quiet(); {
-	case rl.closed, rl.done, rl.shape == shapeWhole, rl.shape == shapeRefusal:
+	if rl.closed || rl.done || rl.shape == shapeWhole || rl.shape == shapeRefusal { // the exchange may be left already
 		return
-	case rl.started && quiet < silence:
+	}
+	if quiet := rl.x.quiet(); rl.started && quiet < silence {
 		rl.keeper.Reset(silence - quiet)
 		return
 	}

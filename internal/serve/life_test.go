@@ -68,7 +68,8 @@ func TestQueueFull(t *testing.T) {
 		third := l.post(t, "/v1/chat/completions", chat)
 		third.want(t, 429, `{"error":{"message":"the queue is full; retry after the time in Retry-After, add replicas or raise --max-queue",`+
 			`"type":"rate_limit_error","param":null,"code":"queue_full"}}`, 0)
-		third.wantHeader(t, "Retry-After", "2")
+		third.wantHeader(t, "Retry-After", "1")
+		third.wantHeader(t, "Retry-After-Ms", "1000")
 		third.wantHeader(t, "X-Should-Retry", "")
 		l.wantMetrics(t, "infer_requests_running 1", "infer_requests_waiting 1", "infer_saturation 2")
 		first.want(t, 200, events(3)+done, 3*time.Second)

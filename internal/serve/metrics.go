@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"infer/internal/admission"
 	"infer/internal/engine"
 )
 
@@ -24,7 +25,7 @@ type metrics struct {
 	cut      *prometheus.CounterVec
 	rejected *prometheus.CounterVec
 	seconds  prometheus.Histogram
-	queue    prometheus.Histogram
+	queue    []prometheus.Observer // by class
 	ttft     prometheus.Histogram
 	itl      prometheus.Histogram
 	callers  callers
@@ -40,9 +41,13 @@ func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
 		cut:      counter("infer_streams_cut_total", "Streams that ended early, by who ended them.", "by"),
 		rejected: counter("infer_rejected_total", "Requests that were refused before they reached the engine.", "reason"),
 		seconds:  histogram("infer_request_seconds", "Arrival to the end of the answer, of requests to the model.", 0.005, 15),
-		queue:    histogram("infer_queue_seconds", "Wait for a slot or for a starting engine.", 0.001, 18),
 		ttft:     histogram("infer_ttft_seconds", "Arrival to the first token, waits included.", 0.005, 16),
 		itl:      histogram("infer_itl_seconds", "Gap between successive tokens.", 0.001, 13),
+	}
+	queue := prometheus.NewHistogramVec(histogramOpts("infer_queue_seconds", "Wait for a slot or for a starting engine, by class.", 0.001, 18),
+		[]string{"class"})
+	for _, class := range admission.Classes() {
+		m.queue = append(m.queue, queue.WithLabelValues(class.String()))
 	}
 	for _, by := range []string{byClient, byEngine, byDeadline, byDrain} {
 		m.cut.WithLabelValues(by)
@@ -51,7 +56,7 @@ func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
 		m.rejected.WithLabelValues(reason)
 	}
 	m.callers = newCallers()
-	collectors := []prometheus.Collector{m.requests, m.tokens, m.cut, m.rejected, m.seconds, m.queue, m.ttft, m.itl, gauges{s}}
+	collectors := []prometheus.Collector{m.requests, m.tokens, m.cut, m.rejected, m.seconds, queue, m.ttft, m.itl, gauges{s}}
 	if s.cfg.Callers != nil {
 		collectors = append(collectors, m.callers.requests, m.callers.tokens)
 	}

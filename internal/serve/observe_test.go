@@ -123,7 +123,8 @@ func TestFirstScrape(t *testing.T) {
 		}
 	}
 	want := []string{
-		"infer_capacity_slots 3", "infer_engine_restarts_total 0", "infer_itl_seconds_count 0", "infer_itl_seconds_sum 0", "infer_queue_seconds_count 0", "infer_queue_seconds_sum 0",
+		"infer_capacity_slots 3", "infer_engine_restarts_total 0", "infer_itl_seconds_count 0", "infer_itl_seconds_sum 0", `infer_queue_seconds_count{class="batch"} 0`, `infer_queue_seconds_count{class="interactive"} 0`,
+		`infer_queue_seconds_sum{class="batch"} 0`, `infer_queue_seconds_sum{class="interactive"} 0`,
 		"infer_request_seconds_count 0", "infer_request_seconds_sum 0", "infer_requests_held 0", "infer_requests_running 0", "infer_requests_waiting 0",
 		"infer_saturation 0", "infer_ttft_seconds_count 0", "infer_ttft_seconds_sum 0",
 	}
@@ -139,7 +140,8 @@ func TestFirstScrape(t *testing.T) {
 	for _, p := range []string{"starting", "pulling", "loading", "compiling", "warming"} {
 		want = append(want, fmt.Sprintf(`infer_start_phase_seconds_count{phase="%s"} 0`, p), fmt.Sprintf(`infer_start_phase_seconds_sum{phase="%s"} 0`, p))
 	}
-	for _, reason := range []string{"queue_full", "queue_bytes", "not_ready", "engine_failed", "draining", "deadline", "connections", "key", "forbidden", "rate_limit"} {
+	for _, reason := range []string{"queue_full", "queue_bytes", "queue_tokens", "displaced", "wait_too_long", "not_ready", "engine_failed", "draining",
+		"deadline", "time_limit", "connections", "key", "forbidden", "rate_limit"} {
 		want = append(want, fmt.Sprintf(`infer_rejected_total{reason="%s"} 0`, reason))
 	}
 	for _, by := range []string{"client", "engine", "deadline", "drain"} {
@@ -209,10 +211,10 @@ func TestTokenMetrics(t *testing.T) {
 			`infer_tokens_total{kind="completion",model="Qwen/Qwen3-0.6B"} 6`,
 			`infer_ttft_seconds_sum 2`, `infer_ttft_seconds_count 1`,
 			`infer_itl_seconds_sum 0.4`, `infer_itl_seconds_count 2`, `infer_itl_seconds_bucket{le="0.128"} 1`,
-			`infer_request_seconds_sum 2.4`, `infer_request_seconds_count 1`, `infer_queue_seconds_count 1`,
+			`infer_request_seconds_sum 2.4`, `infer_request_seconds_count 1`, `infer_queue_seconds_count{class="interactive"} 1`,
 			`infer_requests_total{code="200",model="Qwen/Qwen3-0.6B",route="/v1/completions"} 1`)
 		<-l.post(t, "/tokenize", oneShot).ended // has no latency worth a series
-		l.wantMetrics(t, `infer_request_seconds_count 1`, `infer_queue_seconds_count 1`)
+		l.wantMetrics(t, `infer_request_seconds_count 1`, `infer_queue_seconds_count{class="interactive"} 1`)
 	})
 }
 
@@ -238,8 +240,8 @@ func TestEngineRefusals(t *testing.T) {
 			}
 			openai.WriteError(w, &openai.Error{Status: status, Type: openai.TypeServer, Code: openai.CodeInternal, Message: "x"})
 		})
-		if got := f.do("POST", "/v1/completions", oneShot).Header().Get("Retry-After"); got != "1" {
-			t.Errorf("%d: Retry-After = %q, want 1", status, got)
+		if got := f.do("POST", "/v1/completions", oneShot).Header().Get("Retry-After"); got != "3" {
+			t.Errorf("%d: Retry-After = %q, want 3", status, got)
 		}
 		own = true
 		if got := f.do("POST", "/v1/completions", oneShot).Header().Get("Retry-After"); got != "77" {

@@ -34,12 +34,11 @@ func (s *Server) routes(reg *prometheus.Registry) *chi.Mux {
 	r.Post("/v1/messages/count_tokens", s.engine(s.whenReady, false, translate.CountTokens))
 	r.Post("/v1/audio/transcriptions", s.asks(s.understandForm, s.gate.Acquire, true))
 	r.Post("/v1/audio/translations", s.asks(s.understandForm, s.gate.Acquire, true))
-	// An encoder batches by itself and bounds what waits for it: no slot.
 	for _, path := range []string{"/v1/embeddings", "/v1/rerank", "/v1/score", "/classify", "/pooling"} {
-		r.Post(path, s.engine(s.whenReady, false))
+		r.Post(path, s.engine(s.encode, false))
 	}
 	for alias := range aliases {
-		r.Post(alias, s.engine(s.whenReady, false))
+		r.Post(alias, s.engine(s.encode, false))
 	}
 	r.Post("/tokenize", s.engine(s.whenReady, false))
 	r.Post("/detokenize", s.engine(s.whenReady, false))

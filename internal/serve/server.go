@@ -51,7 +51,8 @@ func New(cfg Config, eng engine.Engine, reg *prometheus.Registry, log *slog.Logg
 		return nil, err
 	}
 	s := &Server{cfg: cfg, eng: eng, log: log, gate: admission.New(admission.Config{
-		MaxQueue: cfg.MaxQueue, MaxQueueBytes: cfg.MaxQueueBytes, Hold: cfg.Hold, Expected: cfg.MaxConcurrency,
+		MaxQueue: cfg.MaxQueue, MaxQueueTokens: cfg.MaxQueueTokens, MaxQueueBytes: cfg.MaxQueueBytes,
+		Hold: cfg.Hold, Expected: cfg.MaxConcurrency,
 	})}
 	var err error
 	if s.policy, err = policy.New(cfg.Policy); err != nil {
@@ -171,23 +172,10 @@ func (s *Server) apply(st engine.Status) {
 	switch st.Phase {
 	case engine.Ready, engine.Asleep: // a request wakes a sleeping engine
 		s.started.Store(true)
-		s.gate.SetCapacity(s.slots(st))
+		s.gate.SetCapacity(s.capacity(st))
 	case engine.Failed, engine.Stopped:
 		s.gate.Fail()
 	default:
-		s.gate.SetCapacity(0)
-	}
-}
-
-// slots is what the engine has, within what the operator allows, who is asked
-// when the engine does not know.
-func (s *Server) slots(st engine.Status) int {
-	switch limit := s.cfg.MaxConcurrency; {
-	case limit == 0:
-		return max(st.Slots, 1)
-	case st.Slots == 0, st.SlotsGuessed:
-		return limit
-	default:
-		return min(st.Slots, limit)
+		s.gate.SetCapacity(admission.Capacity{ReadyAt: st.ReadyAt})
 	}
 }

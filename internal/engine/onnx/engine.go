@@ -253,6 +253,10 @@ func (e *Engine) publish(st engine.Status) {
 	if st.Models == nil {
 		st.Models = e.models(engine.Model{})
 	}
+	st.Beside = 1 // without an encoder such requests are refused at once
+	if m := e.embed.Load(); m != nil && m.Encoder != nil {
+		st.Beside = m.Capacity()
+	}
 	e.Set(st)
 }
 

@@ -119,6 +119,12 @@ func (e *Encoder) warm() error {
 // Close frees the model of an Encoder whose Run was never called.
 func (e *Encoder) Close() { e.graph.close() }
 
+// usualTokens is the length of a text that requests are counted by.
+const usualTokens = 128
+
+// Capacity is how many requests with a text of usual length fill one batch.
+func (e *Encoder) Capacity() int { return max(e.batch/usualTokens, 1) }
+
 // MaxTokens is how many tokens one input may have, special ones included.
 func (e *Encoder) MaxTokens() int { return e.maxTokens }
 
