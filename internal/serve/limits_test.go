@@ -299,3 +299,37 @@ func TestEveryRouteHasRules(t *testing.T) {
 		t.Errorf("Walk() = %v, the engine was asked %d times, %d routes", err, asked, checked)
 	}
 }
+
+// What is no body that all parsers read alike reaches no engine.
+func TestBodiesThatParsersReadApart(t *testing.T) {
+	asked := 0
+	f := newFixture(t, config(), ready(1), func(http.ResponseWriter, *http.Request) { asked++ })
+	for name, body := range map[string]string{
+		"too deep":          `{"a":` + strings.Repeat("[", 64) + strings.Repeat("]", 64) + `}`,
+		"far too deep":      strings.Repeat(`{"a":`, 100000),
+		"repeated":          `{"n":1,"n":1000}`,
+		"repeated, escaped": `{"n":1,"\u006e":1000}`,
+		"repeated deeper":   `{"stream_options":{"include_usage":true,"include_usage":false}}`,
+		"two objects":       `{"n":1}{"n":1000}`,
+		"a comment":         `{"n":1/*,"n":1000*/}`,
+		"a mark of order":   "\ufeff{}",
+		"no UTF-8":          "{\"user\":\"\xff\"}",
+		"overlong UTF-8":    "{\"user\":\"\xc0\xaf\"}",
+		"half a surrogate":  `{"user":"\ud800"}`,
+		"NUL":               "{\"user\":\"\x00\"}",
+		"NaN":               `{"temperature":NaN}`,
+		"infinity":          `{"temperature":Infinity}`,
+		"single quotes":     `{'n':1}`,
+		"leading zero":      `{"n":01}`,
+		"hexadecimal":       `{"n":0x10}`,
+		"UTF-16":            "{\x00}\x00",
+	} {
+		w := f.do("POST", completions, body)
+		if w.Code != 400 || !strings.Contains(w.Body.String(), `"type":"invalid_request_error","param":null,"code":"invalid_json"`) {
+			t.Errorf("%s: %d %s", name, w.Code, w.Body)
+		}
+	}
+	if asked != 0 {
+		t.Errorf("the engine saw %d requests", asked)
+	}
+}

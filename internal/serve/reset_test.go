@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -103,5 +104,67 @@ func TestRapidReset(t *testing.T) {
 	_ = resp.Body.Close()
 	if seen := l.take(); resp.StatusCode != 200 || len(seen) != 1 {
 		t.Errorf("another client got %d; the engine saw %d requests, want 1", resp.StatusCode, len(seen))
+	}
+}
+
+// literal is an entry of HPACK that stands for itself (RFC 7541, section 6.2.2).
+func literal(name, value string) string {
+	return "\x00" + string(rune(len(name))) + name + string(rune(len(value))) + value
+}
+
+// What HTTP/2 has no place for does not reach the engine, nor does a body that
+// is not as long as it says.
+func TestSmugglingOverHTTP2(t *testing.T) {
+	const dataFrame, endStream, endHeaders = 0, 1, 4
+	l := &ledger{}
+	addr := listening(t, newFixture(t, config(), ready(1), l.ServeHTTP))
+	for name, tt := range map[string]struct {
+		headers string
+		body    string
+		seen    int
+	}{
+		"plain":             {"", small, 1},
+		"the right length":  {literal("content-length", "17"), small, 1},
+		"too short":         {literal("content-length", "18"), small, 0},
+		"too long":          {literal("content-length", "4"), small, 0},
+		"two lengths":       {literal("content-length", "17") + literal("content-length", "4"), small, 0},
+		"chunked":           {literal("transfer-encoding", "chunked"), chunks, 0},
+		"connection":        {literal("connection", "content-length"), small, 0},
+		"upgrade":           {literal("upgrade", "h2c"), small, 0},
+		"capitals":          {literal("Content-Length", "17"), small, 0},
+		"line in a value":   {literal("x-a", "b\r\ncontent-length: 4"), small, 0},
+		"NUL in a value":    {literal("x-a", "b\x00"), small, 0},
+		"line in a name":    {literal("x-a: b\r\nx-b", "c"), small, 0},
+		"colon in a name":   {literal("x:a", "b"), small, 0},
+		"another path":      {literal(":path", "/v1/chat/completions"), small, 0},
+		"a path at the end": {literal("x-a", "b") + literal(":path", "/v1/completions"), small, 0},
+		"a made up pseudo":  {literal(":engine", "b"), small, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, out := opened(t, addr)
+			frame(out, headersFrame, endHeaders, 1, append(slices.Clone(askFrame), tt.headers...))
+			frame(out, dataFrame, endStream, 1, []byte(tt.body))
+			if _, err := out.WriteTo(conn); err != nil {
+				t.Fatal(err)
+			}
+			// Stream 1 ends with the flag of its last frame, or is reset, or all is over.
+			head := make([]byte, 9)
+			for {
+				if _, err := io.ReadFull(conn, head); err != nil {
+					break
+				}
+				if _, err := io.CopyN(io.Discard, conn, int64(head[0])<<16|int64(head[1])<<8|int64(head[2])); err != nil {
+					break
+				}
+				mine := binary.BigEndian.Uint32(head[5:]) == 1
+				if mine && (head[3] == resetFrame || head[3] <= headersFrame && head[4]&endStream != 0) {
+					break
+				}
+			}
+			want := slices.Repeat([]string{"POST /v1/completions " + small + " <nil>"}, tt.seen)
+			if seen := l.take(); !slices.Equal(seen, want) {
+				t.Errorf("the engine saw %q, want %q", seen, want)
+			}
+		})
 	}
 }

@@ -152,6 +152,7 @@ func framings() []smuggled {
 		{"chunk size over 64 bits", post + te + "\r\n10000000000000011\r\n" + small + "\r\n0\r\n\r\n" + hidden, []int{400}, 0},
 		{"chunk size too small", post + te + "\r\n10\r\n" + small + "\r\n0\r\n\r\n" + hidden, []int{400}, 0},
 		{"chunk ends in LF", post + te + "\r\n11\n" + small + "\r\n0\r\n\r\n" + hidden, []int{400}, 0},
+		{"chunk extensions for ever", post + te + "\r\n" + strings.Repeat("1;"+long(4000)+"\r\n \r\n", 40) + chunks + hidden, []int{400}, 0},
 		{"trailers", post + te + "\r\n11\r\n" + small + "\r\n0\r\nContent-Length: 9\r\nX-Request-Timeout: nan\r\n\r\n" + hidden, []int{200}, 1},
 		{"announced trailers", post + te + "Trailer: X-A\r\n\r\n11\r\n" + small + "\r\n0\r\nX-A: b\r\n\r\n" + hidden, []int{200}, 1},
 		{"a trailer that must not be one", post + te + "Trailer: Content-Length\r\n\r\n" + chunks + hidden, []int{400}, 0},
