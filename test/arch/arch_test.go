@@ -58,6 +58,7 @@ var arrows = map[string][]string{
 	"test/protocols": {"internal/serve", "internal/policy", "internal/engine", "internal/openai"},
 	"test/recital":   {"internal/engine/onnx/gguf/gguftest"},
 	"test/scripts":   {},
+	"test/dapr":      {},
 	"test/vllm":      {},
 }
 

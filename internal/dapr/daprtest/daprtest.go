@@ -90,7 +90,7 @@ func Ports(t *testing.T, n int) []string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer ln.Close()
+		defer func() { _ = ln.Close() }()
 		_, port, _ := net.SplitHostPort(ln.Addr().String())
 		free = append(free, port)
 	}
@@ -104,7 +104,7 @@ func Redis(t *testing.T, port string) *Process {
 	Until(t, "Redis answers", func() bool {
 		c, err := net.DialTimeout("tcp", "127.0.0.1:"+port, time.Second)
 		if err == nil {
-			c.Close()
+			_ = c.Close()
 		}
 		return err == nil
 	})
@@ -135,8 +135,11 @@ type Component struct{ Name, Type, Metadata string }
 type Options struct {
 	AppID      string // default infer
 	AppPort    string // empty for no app
+	GRPCPort   string // empty for any
+	HTTPPort   string // empty for any
 	Names      string // file in which sidecars find each other; empty for none
 	Components []Component
+	Resources  string // folder of more of them; empty for none
 	Env        []string
 }
 
@@ -160,10 +163,14 @@ func Start(t *testing.T, o Options) *Sidecar {
 		}
 	}
 	p := Ports(t, 4)
+	p[0], p[1] = cmp.Or(o.GRPCPort, p[0]), cmp.Or(o.HTTPPort, p[1])
 	d := &Sidecar{GRPC: "127.0.0.1:" + p[0], HTTP: "http://127.0.0.1:" + p[1], env: o.Env}
 	d.args = []string{program, "--app-id", cmp.Or(o.AppID, "infer"), "--mode", "standalone", "--resources-path", dir,
 		"--dapr-grpc-port", p[0], "--dapr-http-port", p[1], "--dapr-internal-grpc-port", p[2], "--metrics-port", p[3],
 		"--dapr-listen-addresses", "127.0.0.1", "--dapr-internal-grpc-listen-address", "127.0.0.1", "--log-level", "info"}
+	if o.Resources != "" {
+		d.args = append(d.args, "--resources-path", o.Resources)
+	}
 	if o.AppPort != "" {
 		d.args = append(d.args, "--app-port", o.AppPort, "--app-protocol", "http")
 	}
@@ -188,7 +195,7 @@ func (d *Sidecar) Restart(t *testing.T) {
 		if err != nil {
 			return false
 		}
-		r.Body.Close()
+		_ = r.Body.Close()
 		return r.StatusCode == http.StatusNoContent
 	})
 }
