@@ -38,7 +38,7 @@ func TestNodeRecital(t *testing.T) {
 
 // Each family has its own way to write calls.
 func TestCallFormats(t *testing.T) {
-	for _, family := range []string{"mistral", "llama", "phi"} {
+	for _, family := range []string{"mistral", "mistral11", "llama", "phi"} {
 		t.Run(family, func(t *testing.T) { callAndAnswer(t, recital(t, family), family) })
 	}
 }
@@ -66,6 +66,14 @@ func callAndAnswer(t *testing.T, s *server, model string) {
 		t.Fatal(err)
 	}
 	wantCalls(t, &sum.ChatCompletion)
+	if model != "llama" { // which may call with or without its marker, and is held to go without
+		forced := p
+		forced.ToolChoice = openai.ChatCompletionToolChoiceOptionUnionParam{OfAuto: openai.String("required")}
+		if whole, err = client.Chat.Completions.New(timeout(t), forced); err != nil {
+			t.Fatal(err)
+		}
+		wantCalls(t, whole)
+	}
 	m := whole.Choices[0].Message
 	p.Messages = append(p.Messages, m.ToParam(), openai.ToolMessage("sunny", m.ToolCalls[0].ID))
 	answer, err := client.Chat.Completions.New(timeout(t), p)

@@ -27,7 +27,7 @@ func main() {
 
 func recitals() map[string]gguftest.Recital {
 	return map[string]gguftest.Recital{
-		"qwen": qwen(), "thinker": thinker(), "mistral": mistral(), "llama": llama(), "phi": phi(),
+		"qwen": qwen(), "thinker": thinker(), "mistral": mistral(), "mistral11": mistral11(), "llama": llama(), "phi": phi(),
 	}
 }
 
@@ -85,13 +85,23 @@ func thinker() gguftest.Recital {
 	}
 }
 
-// The three others write a call behind a control token.
+// The others write a call behind a marker, which mostly is a control token.
 
 func mistral() gguftest.Recital {
 	return caller("[TOOL_CALLS]",
 		`[TOOL_CALLS][{"name": "get_weather", "arguments": {"city": "Paris"}}, {"name": "get_time", "arguments": {}}]`,
 		"[AVAILABLE_TOOLS]{{ tools | tojson }}[/AVAILABLE_TOOLS]",
 		"[TOOL_CALLS]{% for c in m.tool_calls %}{{ c.function | tojson }}{% endfor %}")
+}
+
+// mistral11 spells its markers in letters: each control token has one place,
+// and it calls twice.
+func mistral11() gguftest.Recital {
+	r := caller("", `[TOOL_CALLS]get_weather[ARGS]{"city": "Paris"}[TOOL_CALLS]get_time[ARGS]{}`,
+		"[AVAILABLE_TOOLS]{{ tools | tojson }}[/AVAILABLE_TOOLS]",
+		"{% for c in m.tool_calls %}[TOOL_CALLS]{{ c.function.name }}[ARGS]{{ c.function.arguments | tojson }}{% endfor %}")
+	r.Control = nil
+	return r
 }
 
 func llama() gguftest.Recital {

@@ -1,6 +1,7 @@
 package onnx
 
 import (
+	"bytes"
 	"encoding/json/jsontext"
 	"encoding/json/v2"
 	"strings"
@@ -20,6 +21,8 @@ type callScanner struct {
 	arguments string // the member that holds them
 	list      bool   // a list's bracket comes first
 	inList    bool   // the bracket was read
+	id        string // what may part a call's id from the name before it
+	headed    string // the name ends with this, and the arguments follow; empty: all is one object
 	raw       string // all that was read, marker included
 
 	depth    int
@@ -57,6 +60,9 @@ func (c *callScanner) feed(text string) (n int, state scanState) {
 
 // one reads one byte.
 func (c *callScanner) one(b byte) scanState {
+	if c.headed != "" && len(c.args) == 0 {
+		return c.head(b)
+	}
 	if c.depth == 0 {
 		switch {
 		case strings.IndexByte(" \t\r\n", b) >= 0:
@@ -77,6 +83,36 @@ func (c *callScanner) one(b byte) scanState {
 		return scanMore
 	}
 	return c.structure(b)
+}
+
+// maxHead bounds the bytes before the arguments, so that text is not held back
+// for long.
+const maxHead = 256
+
+// head reads what stands before the arguments.
+func (c *callScanner) head(b byte) scanState {
+	if c.hasName {
+		switch {
+		case b == '{':
+			c.depth, c.value = 1, true
+			return c.argument(b)
+		case strings.IndexByte(" \t\r\n", b) < 0:
+			return scanBad
+		}
+		return scanMore
+	}
+	c.word = append(c.word, b)
+	if name, ok := bytes.CutSuffix(c.word, []byte(c.headed)); ok {
+		name, _, _ = bytes.Cut(name, []byte(c.id))
+		c.name, c.hasName = string(bytes.TrimSpace(name)), true
+		if !functionName.MatchString(c.name) {
+			return scanBad
+		}
+	}
+	if len(c.word) > maxHead {
+		return scanBad
+	}
+	return scanMore
 }
 
 // text reads a byte of a string outside the arguments.
@@ -166,6 +202,9 @@ func (c *callScanner) argument(b byte) scanState {
 	case '}', ']':
 		if c.depth--; c.depth == 1 {
 			c.value = false
+			if c.headed != "" {
+				return scanDone
+			}
 		}
 	}
 	return scanMore

@@ -8,7 +8,7 @@ type markers map[int32]string
 
 func (t *chatTemplate) markers(tok *tokenizer.Tokenizer) markers {
 	m := markers{}
-	for _, text := range []string{t.calls.open, t.calls.close, thinkOpen, thinkClose} {
+	for _, text := range []string{t.calls.open, t.calls.close, t.calls.id, t.calls.headed, thinkOpen, thinkClose} {
 		if id, ok := tok.ID(text); ok && text != "" && tok.IsSpecial(id) {
 			m[id] = text
 		}

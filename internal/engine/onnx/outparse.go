@@ -162,7 +162,8 @@ func (p *outputParser) emit(kind segmentKind, text string, out *[]segment) {
 
 func (p *outputParser) begin(marker string) {
 	p.state = inCall
-	p.scan = callScanner{arguments: p.calls.arguments, list: p.calls.list && !p.scan.inList, inList: p.scan.inList, raw: marker}
+	p.scan = callScanner{arguments: p.calls.arguments, list: p.calls.list && !p.scan.inList, inList: p.scan.inList,
+		id: p.calls.id, headed: p.calls.headed, raw: marker}
 }
 
 // call feeds the scanner. What turns out to be no call becomes text again.

@@ -193,7 +193,7 @@ func (g *grammars) calls(ctx context.Context, u *toolUse, f callFormat) (*gramma
 		if err != nil {
 			return nil, grammarFault(fmt.Sprintf("tools[%d].function.parameters", i), err)
 		}
-		one = append(one, grammar.Seq(grammar.Literal(fmt.Sprintf(`{"name": %q, %q: `, t.name, f.arguments)), args, grammar.Literal("}")))
+		one = append(one, f.call(t.name, args))
 		fmt.Fprintf(&key, " %q %s", t.name, t.parameters)
 	}
 	c, err := g.get(key.String(), func() (*grammar.Grammar, error) {
@@ -205,6 +205,14 @@ func (g *grammars) calls(ctx context.Context, u *toolUse, f callFormat) (*gramma
 	return c, nil
 }
 
+// call is one call of a function.
+func (f callFormat) call(name string, args *grammar.Grammar) *grammar.Grammar {
+	if f.headed != "" {
+		return grammar.Seq(grammar.Literal(f.open+name+f.headed), args)
+	}
+	return grammar.Seq(grammar.Literal(fmt.Sprintf(`{"name": %q, %q: `, name, f.arguments)), args, grammar.Literal("}"))
+}
+
 // grammar is one call, or several, as the format writes them.
 func (f callFormat) grammar(call *grammar.Grammar, several bool) *grammar.Grammar {
 	more := 0
@@ -213,6 +221,8 @@ func (f callFormat) grammar(call *grammar.Grammar, several bool) *grammar.Gramma
 	}
 	lit := grammar.Literal
 	switch {
+	case f.headed != "":
+		return grammar.Seq(call, grammar.Repeat(call, 0, more))
 	case f.list:
 		list := grammar.Seq(call, grammar.Repeat(grammar.Seq(lit(", "), call), 0, more))
 		return grammar.Seq(lit(f.open+"["), list, lit("]"+f.close))

@@ -135,9 +135,12 @@ func (f fields) toolChoice(u *toolUse, names map[string]bool) *openai.Error {
 }
 
 // callFormat is how a family of models writes tool calls: a marker, then one
-// object or a list of them, then an end marker.
+// object or a list of them, then an end marker. Or, where headed is set, a
+// marker, the function's name, perhaps id and the call's id, then headed and
+// the arguments.
 type callFormat struct {
 	open, close string
+	id, headed  string
 	list        bool   // one JSON list instead of one object a marker
 	bare        bool   // an answer that begins with an object is a call too
 	arguments   string // the member that holds the arguments
@@ -150,6 +153,7 @@ var callFormats = []struct {
 	callFormat
 }{
 	{"<tool_call>", callFormat{open: "<tool_call>", close: "</tool_call>", arguments: "arguments"}},                   // Hermes, Qwen
+	{"[ARGS]", callFormat{open: "[TOOL_CALLS]", id: "[CALL_ID]", headed: "[ARGS]"}},                                   // Mistral from version 11 on
 	{"[TOOL_CALLS]", callFormat{open: "[TOOL_CALLS]", list: true, arguments: "arguments"}},                            // Mistral
 	{"<|tool_call|>", callFormat{open: "<|tool_call|>", close: "<|/tool_call|>", list: true, arguments: "arguments"}}, // Phi-4-mini
 	{"<|python_tag|>", callFormat{open: "<|python_tag|>", bare: true, arguments: "parameters"}},                       // Llama 3.1
