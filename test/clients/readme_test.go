@@ -60,6 +60,10 @@ func TestReadme(t *testing.T) {
 // the model.
 func makeRun(t *testing.T, addr string) *server {
 	t.Helper()
+	// What takes minutes on a busy machine is done before anything waits for it.
+	if out, err := exec.CommandContext(timeout(t), "make", "-C", "../..", "build").CombinedOutput(); err != nil {
+		t.Fatalf("make build: %v\n%s", err, out)
+	}
 	cmd := exec.Command("make", "-C", "../..", "run", "INFER_LISTEN="+addr)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, in, err := os.Pipe()

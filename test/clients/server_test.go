@@ -140,8 +140,8 @@ func (s *server) exitCode() int {
 	s.t.Helper()
 	select {
 	case <-s.done:
-	case <-time.After(time.Minute):
-		s.t.Fatal("infer did not end within a minute")
+	case <-time.After(3 * time.Minute):
+		s.t.Fatal("infer did not end within three minutes")
 	}
 	status, _ := s.cmd.ProcessState.Sys().(syscall.WaitStatus)
 	return status.ExitStatus()
@@ -152,14 +152,14 @@ func (s *server) until(what string, ok func() bool) {
 	s.t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(time.Minute)
+	deadline := time.After(3 * time.Minute)
 	for !ok() {
 		select {
 		case <-tick.C:
 		case <-s.done:
 			s.t.Fatalf("infer ended while the test waited for %s: %v", what, s.err)
 		case <-deadline:
-			s.t.Fatalf("waited a minute for %s", what)
+			s.t.Fatalf("waited three minutes for %s", what)
 		}
 	}
 }
@@ -260,7 +260,7 @@ const endless = 4000
 // timeout bounds one test.
 func timeout(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
