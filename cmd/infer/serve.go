@@ -41,6 +41,7 @@ type serveCmd struct {
 	Device         string        `default:"auto" help:"auto, cpu, cuda or cuda:N, the GPU with this number among the visible ones. cuda never falls back to the CPU."`
 	Server         serverFlags   `embed:""`
 	Callers        callerFlags   `embed:""`
+	Scaler         scalerFlags   `embed:""`
 	Dapr           daprFlags     `embed:""`
 	State          string        `placeholder:"DIR" help:"Folder for jobs, batches, files and kept responses. Default: in memory, which ends with the process."`
 	Jobs           jobsFlags     `embed:""`
@@ -94,6 +95,7 @@ func (c *serveCmd) faults(getenv func(string) string) []error {
 		faults = append(faults, err)
 	}
 	faults = append(faults, stateFaults(c.State)...)
+	faults = append(faults, c.Scaler.faults()...)
 	faults = append(faults, c.Callers.faults(getenv)...)
 	faults = append(faults, c.Dapr.faults(getenv, c.Server.Grace)...)
 	return append(faults, c.engineFaults(getenv)...)
@@ -178,6 +180,9 @@ func (c *serveCmd) run(ctx context.Context, p process) error {
 	engineCtx, stopEngine := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopEngine()
 	g, ctx := errgroup.WithContext(ctx)
+	if err := c.Scaler.start(engineCtx, g, srv, log); err != nil {
+		return err
+	}
 	g.Go(func() error { return eng.Run(engineCtx) })
 	// Scrapes and keys are of use until the last stream has drained.
 	g.Go(func() error { defer stopEngine(); return srv.Run(ctx, ln) })
