@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -235,5 +236,21 @@ func TestSlowSenders(t *testing.T) {
 	})
 	if seen := l.take(); len(seen) != 0 {
 		t.Errorf("the engine saw %q", seen)
+	}
+}
+
+func TestReadmeListsTheBoundsOfConnections(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []string{
+		fmt.Sprintf("| headers | %d KiB, %d values (431) |", maxHeaderBytes>>10, maxHeaderValues),
+		fmt.Sprintf("to read the answer | %.0f s, %.0f s, `--client-stall` |", readHeaderTimeout.Seconds(), readBodyTimeout.Seconds()),
+		fmt.Sprintf("streams of one HTTP/2 connection | `--max-connections` 4096; %d |", maxStreams),
+	} {
+		if !strings.Contains(string(text), row) {
+			t.Errorf("the README has no row that ends in %s", row)
+		}
 	}
 }
