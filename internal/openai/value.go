@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json/jsontext"
 	"iter"
+	"slices"
 	"strconv"
+	"strings"
 )
 
 // Value is one JSON value of a body that Peek has accepted. Its methods do not
@@ -107,40 +109,84 @@ func (v Value) Len() int {
 	return n
 }
 
-// Find returns the members with a wanted name at any depth within v, and counts
-// the objects, and the values right in v, all in one pass.
-func (v Value) Find(wanted func(name []byte) bool) (found []Member, objects, length int) {
-	depth, commas := 0, 0
+// Find calls found for the members that are wanted at any depth within v, in one
+// pass, until it returns false; only to learn where one ends is looked ahead. It
+// counts the objects, and the values right in v.
+func (v Value) Find(wanted func(name []byte, at Path) bool, found func(m Member, at Path) bool) (objects, length int) {
+	at := make(Path, 0, maxDepth)
 	for i := 0; i < len(v.Text); i++ {
 		switch v.Text[i] {
 		case '{':
 			objects++
-			depth++
+			at = append(at, step{})
 		case '[':
-			depth++
+			at = append(at, step{array: true})
 		case '}', ']':
-			depth--
-		case ',':
-			if depth == 1 {
-				commas++
+			if i < len(v.Text)-1 {
+				at = at[:len(at)-1]
 			}
+		case ',':
+			at[len(at)-1].index++
 		case '"':
-			at := i
+			from := i
 			i = stringEnd(v.Text, i)
 			colon := skipSpace(v.Text, i+1)
 			if colon >= len(v.Text) || v.Text[colon] != ':' {
 				continue
 			}
-			if name := unquote(v.Text[at : i+1]); wanted(name) {
-				from := skipSpace(v.Text, colon+1)
-				found = append(found, Member{string(name), Value{v.Text[from:valueEnd(v.Text, from)], v.At + from}})
+			top := &at[len(at)-1]
+			top.name = unquote(v.Text[from : i+1])
+			if wanted(top.name, at) {
+				value := skipSpace(v.Text, colon+1)
+				m := Member{string(top.name), Value{v.Text[value:valueEnd(v.Text, value)], v.At + value}}
+				if !found(m, at) {
+					return objects, 0
+				}
 			}
 		}
 	}
 	if len(v.Text) > 2 && skipSpace(v.Text, 1) < len(v.Text)-1 {
-		length = commas + 1
+		length = at[0].index + 1
 	}
-	return found, objects, length
+	return objects, length
+}
+
+// Path is the way from a value to one within it. It is valid while Find calls.
+type Path []step
+
+type step struct {
+	array bool
+	index int    // of the element, or how many members were before
+	name  []byte // of the member
+}
+
+// String is the path as clients know it: [0].content[1].image_url.
+func (p Path) String() string {
+	var b strings.Builder
+	for _, s := range p {
+		if s.array {
+			b.WriteString("[" + strconv.Itoa(s.index) + "]")
+			continue
+		}
+		b.WriteString(".")
+		if len(s.name) > 64 {
+			b.WriteString(strings.ToValidUTF8(string(s.name[:64]), "") + "…")
+		} else {
+			b.Write(s.name)
+		}
+	}
+	return b.String()
+}
+
+// Below counts the members of these names that the path leads through.
+func (p Path) Below(names ...string) int {
+	n := 0
+	for _, s := range p[:len(p)-1] {
+		if !s.array && slices.Contains(names, string(s.name)) {
+			n++
+		}
+	}
+	return n
 }
 
 // Bytes is the text of a string, unescaped; nil for another kind. It may be a

@@ -4,6 +4,7 @@ import (
 	"encoding/json/jsontext"
 	"encoding/json/v2"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -83,8 +84,41 @@ func FuzzValue(f *testing.F) {
 				t.Errorf("%q is %s, want %s", m.Name, m.Value.Text, want[m.Name])
 			}
 			compare(t, m.Value, body)
+			if c := m.Value.Kind(); c != '{' && c != '[' {
+				continue
+			}
+			want, objects := walk(m.Value, "")
+			var got []string
+			n, length := m.Value.Find(func([]byte, Path) bool { return true }, func(m Member, at Path) bool {
+				got = append(got, at.String()+"="+string(m.Value.Text))
+				return true
+			})
+			if !slices.Equal(got, want) || n != objects || length != m.Value.Len() {
+				t.Errorf("Find in %s: %q, %d objects, length %d; want %q, %d, %d", m.Value.Text, got, n, length, want, objects, m.Value.Len())
+			}
 		}
 	})
+}
+
+// walk is what Find finds, the slow way.
+func walk(v Value, at string) (found []string, objects int) {
+	if v.Kind() == '{' {
+		objects++
+	}
+	for i, e := range v.Elements() {
+		f, n := walk(e, fmt.Sprintf("%s[%d]", at, i))
+		found, objects = append(found, f...), objects+n
+	}
+	for name, m := range v.Members() {
+		short := string(name)
+		if len(short) > 64 {
+			short = strings.ToValidUTF8(short[:64], "") + "…"
+		}
+		path := at + "." + short
+		f, n := walk(m, path)
+		found, objects = append(append(found, path+"="+string(m.Text)), f...), objects+n
+	}
+	return found, objects
 }
 
 // compare walks the whole of v.

@@ -20,6 +20,7 @@ const (
 	maxIDBytes    = 512   // user, safety_identifier, prompt_cache_key, a string of the template's
 	maxMetadata   = 16    // pairs of metadata; OpenAI's own
 	maxIncludes   = 32    // include
+	maxNested     = 4     // media within media, as a document of parts has them
 	maxMedia      = 32    // media of one request
 	maxPixels     = 64e6  // of one picture: width × height
 	maxURLBytes   = 4096  // bytes of a URL to fetch

@@ -2,9 +2,7 @@ package policy
 
 import (
 	"bytes"
-	"fmt"
 	"net/url"
-	"slices"
 
 	"infer/internal/openai"
 )
@@ -34,88 +32,62 @@ func content(p *Policy, c *call, param string, v openai.Value) *openai.Error {
 	return p.content(c, param, v, maxParts, "")
 }
 
-// isMedium says whether a member of this name is, or holds, a medium. vLLM
-// looks at the names more than at the type of a part, so that the type is not
-// asked here: a part without one, or with another, is read all the same.
+// mediaNames are the members that are, or hold, a medium, or name one. vLLM looks
+// at the names more than at the type of a part, so that the type is not asked
+// here: a part without one, or with another, is read all the same.
+var mediaNames = []string{"image_url", "audio_url", "video_url", "file_url", "input_audio", "source", "uuid",
+	"image_embeds", "audio_embeds", "video_embeds", "prompt_embeds", "mm_processor_kwargs", "media_io_kwargs"}
+
 func isMedium(name []byte) bool {
-	switch string(name) {
-	case "image_url", "audio_url", "video_url", "file_url", "input_audio", "source",
-		"image_embeds", "audio_embeds", "video_embeds", "prompt_embeds", "mm_processor_kwargs", "media_io_kwargs":
-		return true
+	for _, m := range mediaNames {
+		if string(name) == m {
+			return true
+		}
 	}
 	return false
 }
 
 // content judges the media anywhere within v, and how much it holds. What a
-// tool was called with is data that no engine looks into.
+// tool was called with is data that no engine looks into. Whatever a body says,
+// it is passed over once.
 func (p *Policy) content(c *call, param string, v openai.Value, limit int, flag string) *openai.Error {
 	if k := v.Kind(); k != '[' && k != '{' {
 		return nil
 	}
-	found, objects, length := v.Find(isMedium)
-	if length > limit {
+	var wrong *openai.Error
+	wanted := func(name []byte, at openai.Path) bool {
+		return c.limits.Media && isMedium(name) && at.Below("input", "arguments", "parameters", "input_schema") == 0
+	}
+	objects, length := v.Find(wanted, func(m openai.Member, at openai.Path) bool {
+		switch {
+		case m.Value.Absent():
+			return true
+		case at.Below(mediaNames...) > maxNested: // each is looked through once more
+			wrong = openai.Invalid(param+at.String(), openai.CodeLimit, "%s has media within media, more than %d deep; flatten it (%s)", param, maxNested, raise(""))
+			return false
+		}
+		if wrong = p.medium(c, param, at, m); wrong == nil && len(c.media) > maxMedia {
+			wrong = openai.Invalid(param+at.String(), openai.CodeLimit, "the request has more than the %d media allowed; send fewer (%s)", maxMedia, raise(""))
+		}
+		return wrong == nil
+	})
+	switch c.parts += objects; {
+	case wrong != nil:
+		return wrong
+	case length > limit:
 		return tooMany(param, length, limit, flag)
-	}
-	if c.parts += objects; c.parts > maxParts {
+	case c.parts > maxParts:
 		return openai.Invalid(param, openai.CodeLimit, "%s has more than %d parts; send fewer (%s)", param, maxParts, raise(""))
-	}
-	if !c.limits.Media {
-		return nil
-	}
-	for _, m := range found {
-		at, holder, data := locate(param, v, m.Value.At)
-		if data {
-			continue
-		}
-		if e := p.medium(c, at, m, holder); e != nil {
-			return e
-		}
-		if len(c.media) > maxMedia {
-			return openai.Invalid(at, openai.CodeLimit, "the request has more than the %d media allowed; send fewer (%s)", maxMedia, raise(""))
-		}
 	}
 	return nil
 }
 
-// locate says where in v the value at an offset stands and which object holds
-// it. data is true below what a tool was called with.
-func locate(param string, v openai.Value, at int) (path string, holder openai.Value, data bool) {
-	inside := func(m openai.Value) bool { return m.At <= at && at < m.At+len(m.Text) }
-	for v.At != at {
-		holder = v
-		next := openai.Value{At: at}
-		for i, e := range v.Elements() {
-			if inside(e) {
-				param, next = fmt.Sprintf("%s[%d]", param, i), e
-				break
-			}
-		}
-		for name, m := range v.Members() {
-			if inside(m) {
-				data = data || m.At != at && slices.Contains([]string{"input", "arguments", "parameters", "input_schema"}, string(name))
-				param, next = param+"."+clip(name), m
-				break
-			}
-		}
-		v = next
-	}
-	return param, holder, data
-}
-
 // medium judges one member of a content part.
-func (p *Policy) medium(c *call, param string, m openai.Member, holder openai.Value) *openai.Error {
+func (p *Policy) medium(c *call, param string, at openai.Path, m openai.Member) *openai.Error {
 	v := m.Value
-	if v.Absent() && holder.Member("uuid").Absent() {
-		return nil
-	}
 	switch m.Name {
 	case "image_url", "audio_url", "video_url", "file_url":
-		// The name under which vLLM caches a medium lets one caller have another's.
-		if id := holder.Member("uuid"); !id.Absent() {
-			if e := p.denies(param[:len(param)-len(m.Name)]+"uuid", "uuid"); e != nil {
-				return e
-			}
-		}
+		param += at.String()
 		if v.Kind() == '{' {
 			param, v = param+".url", v.Member("url")
 		}
@@ -124,6 +96,7 @@ func (p *Policy) medium(c *call, param string, m openai.Member, holder openai.Va
 		}
 		return p.address(c, param, v)
 	case "input_audio":
+		param += at.String()
 		if v.Kind() != '{' {
 			return wrongKind(param, "an object", v)
 		}
@@ -136,13 +109,18 @@ func (p *Policy) medium(c *call, param string, m openai.Member, holder openai.Va
 	case "source":
 		switch v.Member("type").String() {
 		case "url":
-			return p.address(c, param+".url", v.Member("url"))
+			return p.address(c, param+at.String()+".url", v.Member("url"))
 		case "base64":
-			return p.bare(c, param+".data", v.Member("media_type").String(), v.Member("data"))
+			return p.bare(c, param+at.String()+".data", v.Member("media_type").String(), v.Member("data"))
 		}
 		return nil // of another kind: a search result's, a text's
+	case "uuid":
+		// The name under which vLLM caches a medium lets one caller have another's.
+		if at.Below("content") == 0 {
+			return nil // a message's, which nobody reads
+		}
 	}
-	return p.denies(param, m.Name) // tensors, and arguments of the engine's decoders
+	return p.denies(param+at.String(), m.Name) // tensors, and arguments of the engine's decoders
 }
 
 // audioFormats are the formats of input_audio.

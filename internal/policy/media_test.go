@@ -179,6 +179,7 @@ func TestMediaRefused(t *testing.T) {
 		{"points beyond 32 bits", imageURL(dataURL("image/png", picture(1<<30, 1<<30))), url, openai.CodeMediaUnreadable},
 		{"many", `{"messages":[{"role":"user","content":[` + strings.TrimSuffix(strings.Repeat(`{"type":"image_url","image_url":{"url":"`+dataURL("image/png", good)+`"}},`, 33), ",") + `]}]}`,
 			"messages[0].content[32].image_url", openai.CodeLimit},
+		{"sources within sources", part(strings.Repeat(`{"source":{"type":"content","content":[`, 6) + strings.Repeat("]}}", 6)), "messages[0].content[1]" + strings.Repeat(".source.content[0]", 5) + ".source", openai.CodeLimit},
 		{"format of a sound", part(`{"type":"input_audio","input_audio":{"format":"wav;base64,http://a","data":"AAAA"}}`), "messages[0].content[1].input_audio.format", openai.CodeMedia},
 		{"a sound without a format", part(`{"type":"input_audio","input_audio":{"data":"AAAA"}}`), "messages[0].content[1].input_audio.format", openai.CodeMedia},
 		{"a sound by another name", part(`{"type":"input_audio","input_audio":{"format":"wav","data":"AAAA"}}`), "messages[0].content[1].input_audio.data", openai.CodeMediaUnreadable},
@@ -265,5 +266,24 @@ func TestFaultsComeTogether(t *testing.T) {
 	if err := (Config{MaxN: 1, MaxPrompts: 1, MaxTools: 1, MaxSchemaBytes: 1, MaxMediaBytes: 1, AllowFields: []string{"priority", "chat_template_kwargs"},
 		MediaHosts: []string{"a", "A.example:8443", "*.example.com", "http://cdn"}, MediaNetworks: []string{"10.0.0.0/8", "fd00::/8"}}).Faults(); err != nil {
 		t.Errorf("Faults() = %v", err)
+	}
+}
+
+// A body that is made to be slow is passed over about as fast as another.
+func BenchmarkHostile(b *testing.B) {
+	p := media(b, nil)
+	deep := strings.Repeat(`{"source":`, 58) + `"` + strings.Repeat(`\"`, 1<<21) + `"` + strings.Repeat("}", 58)
+	for _, bb := range []struct{ name, body string }{
+		{"sources", `{"messages":[` + strings.TrimSuffix(strings.Repeat(`{"source":{"type":"a"},"image_url":{"url":null},"b":[1,2,3]},`, 1<<12), ",") + `]}`},
+		{"nested", `{"messages":[` + deep + `]}`},
+		{"nested urls", strings.ReplaceAll(`{"messages":[`+deep+`]}`, "source", "image_url")},
+		{"nested data", `{"messages":[{"input":` + deep + `}]}`},
+	} {
+		b.Run(bb.name, func(b *testing.B) {
+			b.SetBytes(int64(len(bb.body)))
+			for b.Loop() {
+				apply(b, b.Context(), p, chat, bb.body, Limits{TextBytes: 8 << 20, TotalBytes: 32 << 20, Media: true})
+			}
+		})
 	}
 }

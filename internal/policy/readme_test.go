@@ -28,7 +28,7 @@ func TestReadmeListsTheLimits(t *testing.T) {
 		fmt.Sprintf("an argument of a template | %d bytes |", maxIDBytes),
 		fmt.Sprintf("`metadata` | %d pairs of 64 and %d bytes |", maxMetadata, maxIDBytes),
 		fmt.Sprintf("`include` | %d |", maxIncludes),
-		fmt.Sprintf("a picture | %d; `--max-media-bytes` 20 MiB; %.0f million pixels |", maxMedia, maxPixels/1e6),
+		fmt.Sprintf("a picture | %d; %d deep; `--max-media-bytes` 20 MiB; %.0f million pixels |", maxMedia, maxNested, maxPixels/1e6),
 		fmt.Sprintf("at once | %d bytes; %.0f s; %d |", maxURLBytes, fetchTimeout.Seconds(), fetchesAtOnce),
 	} {
 		if !strings.Contains(section, row) {

@@ -27,6 +27,7 @@ func tables() map[string]map[string]rule {
 	for _, name := range denied() {
 		all[name] = deny(name)
 	}
+	delete(all, "uuid") // means something within a medium only
 	all["chat_template_kwargs"] = templateKwargs
 
 	generate := merged(all, map[string]rule{

@@ -208,7 +208,7 @@ func TestDeniedFields(t *testing.T) {
 // bytes.
 func TestAllowed(t *testing.T) {
 	cfg := config()
-	cfg.Policy.AllowFields = []string{"priority", "uuid"}
+	cfg.Policy.AllowFields = []string{"priority"}
 	var got string
 	f := newFixture(t, cfg, ready(1), func(w http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
@@ -219,7 +219,7 @@ func TestAllowed(t *testing.T) {
 		{chatPath, `"n":64,"stop":` + many(16, `"`+long(1024)+`"`)},
 		{chatPath, ` "n" : null , "stop":null,"tools":null,"logit_bias":null,"metadata":null,"user":null,"chat_template":null,"chat_template_kwargs":null`},
 		{chatPath, `"chat_template_kwargs":{"enable_thinking":false,"reasoning_effort":"low","thinking_budget":12}`},
-		{chatPath, `"priority":3,"logprobs":true,"top_logprobs":20,"unknown":{"n":1000,"priority":1}`},
+		{chatPath, `"priority":3,"logprobs":true,"top_logprobs":20,"unknown":{"n":1000,"priority":1},"uuid":"a"`},
 		{chatPath, `"tools":` + many(128, `{"type":"function","function":{"name":"f","parameters":{"type":"object"}}}`)},
 		{chatPath, `"response_format":{"type":"json_schema","json_schema":{"name":"x","schema":` + bigSchema(65500) + `}}`},
 		{chatPath, `"logit_bias":{` + biasesOf(1024) + `},"metadata":{"` + long(64) + `":"` + long(512) + `"},"user":"` + long(512) + `"`},
