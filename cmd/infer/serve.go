@@ -43,7 +43,7 @@ type serveCmd struct {
 	Callers        callerFlags   `embed:""`
 	Scaler         scalerFlags   `embed:""`
 	Dapr           daprFlags     `embed:""`
-	State          string        `placeholder:"DIR" help:"Folder for jobs, batches, files and kept responses. Default: in memory, which ends with the process."`
+	State          string        `placeholder:"DIR" help:"Folder for jobs, batches, files and kept responses, or dapr://COMPONENT for a state component that replicas share. Default: in memory, which ends with the process."`
 	Jobs           jobsFlags     `embed:""`
 	Config         string        `placeholder:"FILE" help:"YAML file whose keys are the names of these flags."`
 	Cache          string        `placeholder:"DIR" help:"Folder for imported models. Default: infer in $$XDG_CACHE_HOME or ~/.cache."`
@@ -94,10 +94,10 @@ func (c *serveCmd) faults(getenv func(string) string) []error {
 	if err := jobs.Config(c.Jobs).Faults(); err != nil {
 		faults = append(faults, err)
 	}
-	faults = append(faults, stateFaults(c.State)...)
 	faults = append(faults, c.Scaler.faults()...)
 	faults = append(faults, c.Callers.faults(getenv)...)
 	faults = append(faults, c.Dapr.faults(getenv, c.Server.Grace)...)
+	faults = append(faults, c.stateFaults()...)
 	return append(faults, c.engineFaults(getenv)...)
 }
 
@@ -139,7 +139,12 @@ func (c *serveCmd) run(ctx context.Context, p process) error {
 	if c.Server.Callers, err = c.Callers.callers(log); err != nil {
 		return usageError{err}
 	}
-	st, err := openState(c.State)
+	var srv *serve.Server
+	sidecar, err := c.Dapr.sidecar(eng, func(w http.ResponseWriter, r *http.Request) { srv.Handler().ServeHTTP(w, r) }, reg, log)
+	if err != nil {
+		return usageError{err}
+	}
+	st, err := openState(c.State, sidecar)
 	if err != nil {
 		return err
 	}
@@ -150,11 +155,6 @@ func (c *serveCmd) run(ctx context.Context, p process) error {
 	}
 	c.Server.Extra = extra
 	c.Server.Details = func() map[string]string { return map[string]string{"state": st.where} }
-	var srv *serve.Server
-	sidecar, err := c.Dapr.sidecar(eng, func(w http.ResponseWriter, r *http.Request) { srv.Handler().ServeHTTP(w, r) }, reg, log)
-	if err != nil {
-		return usageError{err}
-	}
 	if sidecar != nil {
 		c.Server.Front, c.Server.Details = sidecar.Guard, func() map[string]string {
 			return map[string]string{"state": st.where, "dapr": sidecar.Detail()}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 
+	"infer/internal/dapr"
 	"infer/internal/jobs"
 	"infer/internal/serve"
 	"infer/internal/store"
@@ -26,15 +27,26 @@ type state struct {
 	where string // for people
 }
 
-func stateFaults(name string) []error {
-	if scheme, _, ok := strings.Cut(name, "://"); ok {
-		return []error{fmt.Errorf("state: %s:// is not a store of this build; name a folder, or leave it out to keep state in memory", scheme)}
+// stateFaults checks the name, and tells the sidecar's settings of a component.
+func (c *serveCmd) stateFaults() []error {
+	scheme, component, ok := strings.Cut(c.State, "://")
+	switch {
+	case !ok:
+		return nil
+	case scheme != "dapr" || component == "":
+		return []error{fmt.Errorf("state: %q is not a store of this build; name a folder, dapr://COMPONENT, or leave it out to keep state in memory", c.State)}
+	case !c.Dapr.Sidecar.Enabled():
+		return []error{fmt.Errorf("state: %s needs a Dapr sidecar, and none is announced; run infer with one, or pass --dapr on", c.State)}
 	}
+	c.Dapr.Sidecar.State = component
 	return nil
 }
 
-// openState opens the store in a folder, or one in memory.
-func openState(name string) (state, error) {
+// openState opens the store of the sidecar, in a folder, or in memory.
+func openState(name string, sidecar *dapr.Sidecar) (state, error) {
+	if component, ok := strings.CutPrefix(name, "dapr://"); ok {
+		return state{store: sidecar.Store(component), where: "the component " + component + " of the Dapr sidecar"}, nil
+	}
 	if name == "" {
 		return state{store: store.NewMemory(memoryBytes), where: "memory: jobs, batches, files and kept responses end with this process; --state names a folder that outlasts it"}, nil
 	}

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -207,4 +208,47 @@ func TestTopic(t *testing.T) {
 	if !strings.Contains(s.Out.String(), `"event":"peer/sample-1"`) {
 		t.Errorf("no line of the event in the log:\n%s", s.Out)
 	}
+}
+
+// Two replicas share the jobs of a state component: one that is killed in the
+// middle of its work loses no job, and no finished one is run again.
+func TestSharedJobs(t *testing.T) {
+	program := build(t)
+	redis := daprtest.Ports(t, 1)[0]
+	daprtest.Redis(t, redis)
+	components := []daprtest.Component{{Name: "jobs", Type: "state.redis", Metadata: "redisHost=127.0.0.1:" + redis + " keyPrefix=name"}}
+	start := func() (*infer, *daprtest.Sidecar) {
+		d := daprtest.Start(t, daprtest.Options{Names: filepath.Join(t.TempDir(), "names.db"), Components: components})
+		return serve(t, program, "127.0.0.1:0", []string{"--state", "dapr://jobs"}, "DAPR_GRPC_PORT="+port(d.GRPC), "DAPR_HTTP_PORT="+port(d.HTTP)), d
+	}
+	one, _ := start()
+	two, _ := start()
+	var ids []string
+	for range 12 {
+		r, text := call(t, "POST", one.url+"/v1/jobs", strings.Replace(chat, `"max_tokens":12`, `"max_tokens":40,"ignore_eos":true`, 1))
+		var job struct {
+			ID string `json:"id"`
+		}
+		if err := json.Unmarshal([]byte(text), &job); err != nil || r.StatusCode != 202 {
+			t.Fatalf("%d %s", r.StatusCode, text)
+		}
+		ids = append(ids, job.ID)
+	}
+	one.Kill(syscall.SIGKILL)
+	states := map[string]int{}
+	daprtest.Until(t, "every job has ended", func() bool {
+		clear(states)
+		for _, id := range ids {
+			_, text := call(t, "GET", two.url+"/v1/jobs/"+id, "")
+			var job struct {
+				Status string `json:"status"`
+			}
+			if err := json.Unmarshal([]byte(text), &job); err != nil {
+				t.Fatalf("%s: %v", text, err)
+			}
+			states[job.Status]++
+		}
+		return states["succeeded"] == len(ids)
+	})
+	t.Logf("accepted %d, succeeded %d, lost 0", len(ids), states["succeeded"])
 }
