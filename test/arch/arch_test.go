@@ -61,7 +61,7 @@ var arrows = map[string][]string{
 	"test/recital":   {"internal/engine/onnx/gguf/gguftest"},
 	"test/scripts":   {},
 	"test/dapr":      {},
-	"test/vllm":      {},
+	"test/vllm":      {"internal/serve", "internal/policy", "internal/engine", "internal/engine/vllm"},
 }
 
 // onlyTests lists what tests may import besides the arrows of their package.

@@ -22,8 +22,8 @@ import (
 )
 
 // vllmFlags are for a small machine: float32 is exact on every CPU, and no
-// compiler is needed.
-var vllmFlags = []string{"--dtype", "float32", "--max-model-len", "1024", "--max-num-seqs", "8", "--enforce-eager"}
+// compiler is needed. The KV cache holds 22 sequences of this length.
+var vllmFlags = []string{"--dtype", "float32", "--max-model-len", "1024", "--max-num-seqs", "20", "--enforce-eager"}
 
 // vllmEnv keeps OpenMP's threads from spinning against each other.
 var vllmEnv = []string{"HF_HUB_OFFLINE=1", "TRANSFORMERS_OFFLINE=1", "VLLM_CPU_KVCACHE_SPACE=1",

@@ -3,6 +3,7 @@
 package vllm
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -33,11 +34,11 @@ func TestRealLife(t *testing.T) {
 	}{
 		{"start", starts}, {"answers", answers}, {"streams", streams}, {"cancellation", cancels},
 		{"engine killed", func(t *testing.T, s *server) {
-			dies(t, s, "VLLM::EngineCor", syscall.SIGKILL, "engine_fault", "engine_broke_off")
+			dies(t, s, "VLLM::EngineCor", syscall.SIGKILL, "engine_fault")
 		}},
-		{"api server killed", func(t *testing.T, s *server) { dies(t, s, apiServer, syscall.SIGKILL, "killed", "engine_broke_off") }},
+		{"api server killed", func(t *testing.T, s *server) { dies(t, s, apiServer, syscall.SIGKILL, "killed") }},
 		{"engine frozen", func(t *testing.T, s *server) {
-			dies(t, s, "VLLM::EngineCor", syscall.SIGSTOP, "engine_stalled", "engine_broke_off")
+			dies(t, s, "VLLM::EngineCor", syscall.SIGSTOP, "engine_stalled")
 		}},
 		{"answers after three deaths", answers}, {"stop", stops},
 	} {
@@ -146,22 +147,51 @@ func cancels(t *testing.T, s *server) {
 	}
 }
 
-// dies signals a process in the middle of a stream and follows what happens
-// until the next life.
-func dies(t *testing.T, s *server, name string, sig syscall.Signal, cause, cut string) {
+// protocols are long streams by their path, what shows that one has begun, and
+// how each says that it broke off.
+var protocols = map[string]struct {
+	long, token, fault string
+	last               []string // the names of the last events, or the terminator
+}{
+	"/v1/chat/completions": {`{"stream":true,"max_tokens":900,` + story + `}`, `"delta"`, `"error"`, []string{"data: [DONE]"}},
+	"/v1/completions":      {`{"stream":true,"max_tokens":900,"prompt":"Once upon a time","temperature":0,"ignore_eos":true}`, `"text"`, `"error"`, []string{"data: [DONE]"}},
+	"/v1/responses": {`{"stream":true,"max_output_tokens":900,"input":"Tell me a long story about a ship.","temperature":0}`,
+		"response.created", "event: response.failed", []string{"event: error", "event: response.failed"}},
+	"/v1/messages": {`{"model":"smollm2","stream":true,"max_tokens":900,` + strings.Replace(story, `,"ignore_eos":true`, "", 1) + `}`, "message_start", `"type":"error"`, []string{"event: error"}},
+}
+
+// ending is the first lines of the last n events of a whole stream.
+func ending(stream string, n int) string {
+	whole, ok := strings.CutSuffix(stream, "\n\n")
+	events := strings.Split(whole, "\n\n")
+	if !ok || len(events) < n {
+		return "half an event"
+	}
+	var firsts []string
+	for _, e := range events[len(events)-n:] {
+		first, _, _ := strings.Cut(e, "\n")
+		firsts = append(firsts, first)
+	}
+	return strings.Join(firsts, " ")
+}
+
+// dies signals a process in the middle of a stream of every protocol and
+// follows what happens until the next life.
+func dies(t *testing.T, s *server, name string, sig syscall.Signal, cause string) {
 	before := descendants(t, s.cmd.Process.Pid)
-	stream := make(chan string, 1)
-	go func() {
-		_, text := s.post(context.WithoutCancel(t.Context()), "/v1/chat/completions", `{"stream":true,"max_tokens":900,`+story+`}`)
-		stream <- text
-	}()
-	s.untilMetric(running, 1, 30*time.Second)
+	var wg sync.WaitGroup
+	for path, p := range protocols {
+		wg.Go(func() {
+			_, text := s.post(context.WithoutCancel(t.Context()), path, p.long)
+			if !strings.Contains(text, p.token) || !strings.Contains(text, p.fault) || ending(text, len(p.last)) != strings.Join(p.last, " ") {
+				t.Errorf("%s ends with %q, want an error event and the terminator", path, text[max(0, len(text)-400):])
+			}
+		})
+	}
+	s.untilMetric(running, float64(len(protocols)), time.Minute)
 	kill(t, named(t, s.cmd.Process.Pid, name), sig)
 	_, noticed := s.until("the failure", 40*time.Second, func(code int, st state) bool { return code == 503 && (st.Cause == cause || st.Phase == "stalled") })
-	text := <-stream
-	if !strings.Contains(text, cut) || !strings.HasSuffix(text, "data: [DONE]\n\n") {
-		t.Errorf("the stream ends with %q, want an error event and the terminator", text[max(0, len(text)-400):])
-	}
+	wg.Wait()
 	s.until("the cause", 40*time.Second, func(_ int, st state) bool { return st.Cause == cause })
 	if left := alive(before); len(left) > 0 {
 		t.Errorf("left of the former vLLM: %v", left)
@@ -177,7 +207,7 @@ func dies(t *testing.T, s *server, name string, sig syscall.Signal, cause, cut s
 func stops(t *testing.T, s *server) {
 	before := descendants(t, s.cmd.Process.Pid)
 	var wg sync.WaitGroup
-	for range 4 {
+	for range 20 {
 		wg.Go(func() {
 			_, text := s.post(context.WithoutCancel(t.Context()), "/v1/chat/completions", `{"stream":true,"max_tokens":900,`+story+`}`)
 			if !strings.Contains(text, `"code":"draining"`) || !strings.HasSuffix(text, "data: [DONE]\n\n") {
@@ -185,7 +215,7 @@ func stops(t *testing.T, s *server) {
 			}
 		})
 	}
-	s.untilMetric(running, 4, time.Minute)
+	s.untilMetric(running, 20, 2*time.Minute)
 	began := time.Now()
 	kill(t, s.cmd.Process.Pid, syscall.SIGTERM)
 	wg.Wait()
@@ -197,6 +227,9 @@ func stops(t *testing.T, s *server) {
 	}
 	if left := alive(before); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
+	}
+	if !strings.Contains(s.log.String(), `msg="drain deadline: cutting open requests" running=20`) {
+		t.Error("the log does not say that 20 were cut")
 	}
 }
 
@@ -223,17 +256,21 @@ func TestRealSidecar(t *testing.T) {
 	s := serve(t, "--vllm-url=unix://"+socket, "--grace=3m")
 	s.until("waiting", 30*time.Second, func(code int, st state) bool { return code == 503 && strings.Contains(st.Detail, "waiting for") })
 	s.until("ready", startTimeout, ready)
-	compare(t, socket, s.url)
+	if !strings.Contains(s.log.String(), "the number of slots is a guess") || s.metric("infer_capacity_slots") != 22 {
+		t.Errorf("%v slots, want 22, as many as the KV cache holds, called a guess", s.metric("infer_capacity_slots"))
+	}
+	compare(t, "differences.txt", filepath.Join(filepath.Dir(fromMake(t, "INFER_TEST_VLLM")), "python"), "compare.py", socket, s.url)
+	compare(t, "differences-go.txt", "go", "-C", "../clients", "run", "./compare", socket, s.url)
 	var wg sync.WaitGroup
-	for range 8 {
+	for range 20 {
 		wg.Go(func() {
-			_, text := s.post(context.WithoutCancel(t.Context()), "/v1/chat/completions", `{"stream":true,"stream_options":{"include_usage":true},"max_tokens":60,`+story+`}`)
-			if !strings.Contains(text, `"completion_tokens":60`) || strings.Contains(text, `"error"`) || !strings.HasSuffix(text, "data: [DONE]\n\n") {
+			_, text := s.post(context.WithoutCancel(t.Context()), "/v1/chat/completions", `{"stream":true,"stream_options":{"include_usage":true},"max_tokens":40,`+story+`}`)
+			if !strings.Contains(text, `"completion_tokens":40`) || strings.Contains(text, `"error"`) || !strings.HasSuffix(text, "data: [DONE]\n\n") {
 				t.Errorf("the stream ends with %q", text[max(0, len(text)-300):])
 			}
 		})
 	}
-	s.untilMetric(running, 8, time.Minute)
+	s.untilMetric(running, 20, 2*time.Minute)
 	kill(t, s.cmd.Process.Pid, syscall.SIGTERM)
 	wg.Wait()
 	if err := <-s.ended; err != nil {
@@ -251,22 +288,29 @@ func TestRealSidecar(t *testing.T) {
 	t.Logf("loss of the sidecar noticed after %v", took)
 }
 
-// compare lets OpenAI's Python client ask vLLM itself and infer in front of
-// it. They differ only in how errors are told.
-func compare(t *testing.T, socket, url string) {
+// compare lets a client of OpenAI's ask vLLM itself and infer in front of it.
+// They differ only in how errors are told.
+func compare(t *testing.T, golden, program string, args ...string) {
 	t.Helper()
-	python := filepath.Join(filepath.Dir(fromMake(t, "INFER_TEST_VLLM")), "python")
-	out, err := exec.CommandContext(t.Context(), python, "compare.py", socket, url).CombinedOutput()
+	cmd := exec.CommandContext(t.Context(), program, args...)
+	var faults bytes.Buffer
+	cmd.Stderr = &faults
+	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("compare.py: %v\n%s", err, out)
+		t.Fatalf("%s: %v\n%s", args, err, &faults)
 	}
-	t.Logf("differences:\n%s", out)
-	want, err := os.ReadFile("testdata/differences.txt")
+	golden = filepath.Join("testdata", golden)
+	if os.Getenv("UPDATE_GOLDEN") != "" {
+		if err := os.WriteFile(golden, out, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if string(out) != string(want) {
-		t.Errorf("the differences are not those of testdata/differences.txt")
+		t.Errorf("the differences are not those of %s:\n%s", golden, out)
 	}
 }
 
