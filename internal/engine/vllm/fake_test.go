@@ -168,8 +168,10 @@ func (f *fakeAPI) load() {
 	switch {
 	case f.has("hangload"):
 		select {}
-	case f.has("slowload"):
-		<-time.After(300 * time.Millisecond)
+	case f.value("hold") != "":
+		for _, err := os.Stat(f.value("hold")); err != nil; _, err = os.Stat(f.value("hold")) {
+			<-time.After(5 * time.Millisecond)
+		}
 	}
 	say("Loading weights took 0.75 seconds")
 	say("GPU KV cache size: 23,296 tokens, Maximum concurrency for 1,024 tokens per request: 22.75x")

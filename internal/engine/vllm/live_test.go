@@ -137,7 +137,7 @@ func TestLeavingFreesTheEngine(t *testing.T) {
 				if err == nil && strings.Contains(string(text), `vllm:num_requests_running{engine="0",model_name="m"} `+want+"\n") {
 					return time.Since(began)
 				}
-				if time.Since(began) > 10*time.Second {
+				if time.Since(began) > 30*time.Second {
 					t.Fatalf("the gauge does not become %s:\n%s", want, text)
 				}
 			}
@@ -174,7 +174,7 @@ func TestStopIsInTime(t *testing.T) {
 			}
 			took := time.Since(began)
 			t.Logf("stopped after %v", took)
-			if took > 3*time.Second {
+			if took > 15*time.Second { // whoever does not kill waits for ever
 				t.Errorf("stopped after %v", took)
 			}
 			if left := marked(t, cfg); len(left) > 0 {
@@ -217,7 +217,7 @@ func TestCannotSleepIsSaidOnce(t *testing.T) {
 }
 
 func TestAdaptersAreModels(t *testing.T) {
-	cfg := fakeConfig(t, "slowload")
+	cfg, goOn := heldConfig(t)
 	cfg.LoRA = []string{"french=org/french", "german=org/german"}
 	r := run(t, cfg, nil)
 	for _, p := range []engine.Phase{engine.Loading, engine.Ready} {
@@ -228,6 +228,7 @@ func TestAdaptersAreModels(t *testing.T) {
 		if got := strings.Join(ids, " "); got != "m org/m french german" {
 			t.Errorf("models while %s: %s", p, got)
 		}
+		goOn()
 	}
 }
 
@@ -312,13 +313,16 @@ infer_engine_restarts_total 1
 
 // The second start of a model knows how long it takes.
 func TestReadinessIsPredicted(t *testing.T) {
-	cfg := fakeConfig(t, "slowload")
+	state := t.TempDir()
 	for i := range 2 {
+		cfg, goOn := heldConfig(t)
+		cfg.StateDir = state
 		r := run(t, cfg, nil)
 		st := r.until(phase(engine.Loading))
 		if known := !st.ReadyAt.IsZero(); known != (i == 1) {
 			t.Errorf("start %d: ReadyAt %v", i, st.ReadyAt)
 		}
+		goOn()
 		r.until(phase(engine.Ready))
 		r.stop()
 		_ = r.result()
