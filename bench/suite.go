@@ -23,6 +23,7 @@ var suites = map[string]suite{
 	"mixed":      {llama: true, measure: (*plan).measureMixed},
 	"prefix":     {measure: (*plan).measurePrefix},
 	"structured": {measure: (*plan).measureStructured},
+	"overload":   {measure: (*plan).measureOverload},
 	"embeddings": {encoder: true, measure: (*plan).measureEmbeddings},
 }
 
