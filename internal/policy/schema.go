@@ -13,33 +13,30 @@ func schema(p *Policy, _ *call, param string, v openai.Value) *openai.Error {
 	if n := len(v.Text); n > p.cfg.MaxSchemaBytes && !v.Absent() {
 		return tooLong(param, n, p.cfg.MaxSchemaBytes, "max-schema-bytes")
 	}
+	if k := v.Kind(); k != '{' && k != '[' {
+		return nil
+	}
 	return patterns(param, v)
 }
 
-// patterns bounds the regular expressions within a schema.
+// patterns bounds the regular expressions within a schema: the value of each
+// pattern, and the names below each patternProperties, as all names are. A
+// property may be called pattern, too, but not within ever more of them.
 func patterns(param string, v openai.Value) *openai.Error {
-	for i, e := range v.Elements() {
-		if e := patterns(fmt.Sprintf("%s[%d]", param, i), e); e != nil {
-			return e
-		}
+	var wrong *openai.Error
+	wanted := func(name []byte, at openai.Path) bool {
+		return len(name) > maxRegexBytes || string(name) == "pattern" && at.Below("pattern") <= maxNested
 	}
-	for name, m := range v.Members() {
-		at := param + "." + clip(name)
-		if string(name) == "pattern" && m.StringBytes() > maxRegexBytes {
-			return tooLong(at, m.StringBytes(), maxRegexBytes, "")
+	v.Find(wanted, func(m openai.Member, at openai.Path) bool {
+		switch {
+		case len(m.Name) > maxRegexBytes:
+			wrong = tooLong(param+at.String(), len(m.Name), maxRegexBytes, "")
+		case m.Value.StringBytes() > maxRegexBytes:
+			wrong = tooLong(param+at.String(), m.Value.StringBytes(), maxRegexBytes, "")
 		}
-		if string(name) == "patternProperties" {
-			for regex := range m.Members() {
-				if len(regex) > maxRegexBytes {
-					return tooLong(at, len(regex), maxRegexBytes, "")
-				}
-			}
-		}
-		if e := patterns(at, m); e != nil {
-			return e
-		}
-	}
-	return nil
+		return wrong == nil
+	})
+	return wrong
 }
 
 // members applies rules to the members of an object, and other to what has

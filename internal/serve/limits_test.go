@@ -118,6 +118,7 @@ func TestCaps(t *testing.T) {
 		{"schema of a tool", chatPath, wrap(chatPath, `"tools":[{},{"function":{"parameters":`+bigSchema(65536)+`}}]`), "tools[1].function.parameters", limit, "--max-schema-bytes"},
 		{"schema of a tool of a response", responses, wrap(responses, `"tools":[{"type":"function","name":"f","parameters":`+bigSchema(65536)+`}]`), "tools[0].parameters", limit, "--max-schema-bytes"},
 		{"pattern of a tool", chatPath, wrap(chatPath, `"tools":[{"function":{"parameters":{"properties":{"a":{"pattern":"`+long(2049)+`"}}}}}]`), "tools[0].function.parameters.properties.a.pattern", limit, "2048"},
+		{"name of a pattern", chatPath, wrap(chatPath, `"tools":[{"function":{"parameters":{"patternProperties":{"`+long(2049)+`":{}}}}}]`), "tools[0].function.parameters.patternProperties." + long(64) + "…", limit, "2048"},
 		{"schema", chatPath, wrap(chatPath, `"response_format":{"type":"json_schema","json_schema":{"name":"a","schema":`+bigSchema(65536)+`}}`), "response_format.json_schema.schema", limit, "--max-schema-bytes"},
 		{"schema of a response", responses, wrap(responses, `"text":{"format":{"type":"json_schema","name":"a","schema":`+bigSchema(65536)+`}}`), "text.format.schema", limit, "--max-schema-bytes"},
 		{"structured json", chatPath, wrap(chatPath, `"structured_outputs":{"json":`+bigSchema(65536)+`}`), "structured_outputs.json", limit, "--max-schema-bytes"},
