@@ -282,7 +282,7 @@ func BenchmarkHostile(b *testing.B) {
 		b.Run(bb.name, func(b *testing.B) {
 			b.SetBytes(int64(len(bb.body)))
 			for b.Loop() {
-				apply(b, b.Context(), p, chat, bb.body, Limits{TextBytes: 8 << 20, TotalBytes: 32 << 20, Media: true})
+				_, _, _ = apply(b, b.Context(), p, chat, bb.body, Limits{TextBytes: 8 << 20, TotalBytes: 32 << 20, Media: true})
 			}
 		})
 	}

@@ -25,7 +25,7 @@ func TestCacheSalt(t *testing.T) {
 		var got struct {
 			Salt string `json:"cache_salt"`
 		}
-		if err := json.Unmarshal([]byte(w.body.String()), &got); err != nil {
+		if err := json.Unmarshal(w.body.Bytes(), &got); err != nil {
 			t.Fatalf("vLLM saw %s: %v", w.body.String(), err)
 		}
 		return w.body.String(), got.Salt
