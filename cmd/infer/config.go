@@ -17,10 +17,11 @@ import (
 
 // cli is the command line. Each command is one file of this package.
 type cli struct {
-	Serve   serveCmd   `cmd:"" default:"withargs" help:"Run the engine and the server (the default)."`
-	Chat    chatCmd    `cmd:"" help:"Talk to a running server from the terminal."`
-	Version versionCmd `cmd:"" help:"Print version, commit and Go version."`
-	Guard   guardCmd   `cmd:"" hidden:"" help:"End vLLM's processes when serve was killed; serve runs it."`
+	Serve    serveCmd    `cmd:"" default:"withargs" help:"Run the engine and the server (the default)."`
+	Chat     chatCmd     `cmd:"" help:"Talk to a running server from the terminal."`
+	Simulate simulateCmd `cmd:"" help:"Replay traffic through scaling rules."`
+	Version  versionCmd  `cmd:"" help:"Print version, commit and Go version."`
+	Guard    guardCmd    `cmd:"" hidden:"" help:"End vLLM's processes when serve was killed; serve runs it."`
 }
 
 // errHelp says that help was asked for and printed.

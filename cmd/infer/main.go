@@ -45,6 +45,8 @@ func run(ctx context.Context, p process) error {
 	case err != nil:
 	case command == "chat":
 		return c.Chat.run(ctx, p)
+	case command == "simulate":
+		return c.Simulate.run(ctx, p)
 	case command == "version":
 		return c.Version.run(p)
 	case command == "guard":
@@ -62,5 +64,5 @@ func run(ctx context.Context, p process) error {
 
 // serves says whether args, which may be faulty, ask for a server.
 func serves(args []string) bool {
-	return len(args) == 0 || !slices.Contains([]string{"chat", "version", "guard"}, args[0])
+	return len(args) == 0 || !slices.Contains([]string{"chat", "simulate", "version", "guard"}, args[0])
 }
