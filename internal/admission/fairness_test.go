@@ -118,7 +118,8 @@ func shares(t *testing.T, callers ...work) []float64 {
 		g := New(Config{MaxQueue: 200, Hold: time.Minute})
 		g.SetCapacity(Capacity{Slots: 4})
 		var all sync.WaitGroup
-		end := time.Now().Add(time.Hour)
+		end := time.Now().Add(20 * time.Minute)
+		var mu sync.Mutex
 		for i, w := range callers {
 			w.Caller = string(rune('a' + i))
 			for range 20 {
@@ -131,7 +132,9 @@ func shares(t *testing.T, callers ...work) []float64 {
 						if time.Now().After(end) {
 							return
 						}
+						mu.Lock()
 						served[i] += w.cost() / w.weight()
+						mu.Unlock()
 					}
 				})
 			}

@@ -14,7 +14,7 @@ type TooSlowError struct {
 
 // Error implements error.
 func (e *TooSlowError) Error() string {
-	return fmt.Sprintf("the wait for a slot, about %v, would outlast the request's deadline in %v", e.Wait.Round(time.Second), e.Allowed.Round(time.Second/10))
+	return fmt.Sprintf("the wait for a slot, about %v, would outlast the request's deadline in %v", e.Wait.Round(time.Second/10), e.Allowed.Round(time.Second/10))
 }
 
 // Is makes it ErrTooSlow.
