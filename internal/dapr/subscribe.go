@@ -103,7 +103,7 @@ func (s *Sidecar) session(ctx context.Context) error {
 		return err
 	case <-sub.idle:
 		closeStream()
-		_ = <-broken
+		s.log.Debug("the stream of events is closed", "err", <-broken)
 		work.Wait()
 		return errRefresh
 	case <-ctx.Done():
@@ -118,7 +118,7 @@ func (s *Sidecar) session(ctx context.Context) error {
 		work.Wait()
 	}
 	closeStream() // the sidecar does not end while a stream is open
-	_ = <-broken
+	s.log.Debug("the stream of events is closed", "err", <-broken)
 	work.Wait()
 	return ctx.Err()
 }
