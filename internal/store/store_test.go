@@ -131,7 +131,7 @@ func TestBoltSweeps(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	if err := db.View(func(tx *bbolt.Tx) error {
 		if n := tx.Bucket([]byte("values")).Stats().KeyN; n != 1 {
 			t.Errorf("%d values are in the file, want 1", n)
