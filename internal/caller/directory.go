@@ -6,10 +6,12 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -30,6 +32,12 @@ const (
 	maxKeysFile = 4 << 20
 )
 
+// LogValue implements slog.LogValuer: the keys are not for a log.
+func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
+
+// String implements fmt.Stringer, for the same reason.
+func (c Config) String() string { return "keys of " + c.File + " and [redacted]" }
+
 // Directory knows every key. Any goroutine may use it.
 type Directory struct {
 	cfg Config
@@ -39,8 +47,8 @@ type Directory struct {
 
 	mu       sync.Mutex // of what follows, and of replacing now
 	accounts map[string]*Account
-	text     string // that the table was made of
-	failed   string // the last fault, so that it is logged once
+	sources  []source // that the table was made of
+	failed   string   // the last fault, so that it is logged once
 }
 
 // table is what the files say at one time. It is never changed.
@@ -96,23 +104,29 @@ func (d *Directory) Reload() {
 
 // load replaces the table if the sources have changed.
 func (d *Directory) load() (changed bool, err error) {
-	text, where := "", "the file of keys"
+	var sources []source
 	if d.cfg.File != "" {
-		where = d.cfg.File
-		if text, err = readKeys(d.cfg.File); err != nil {
+		if sources, err = readKeys(d.cfg.File); err != nil {
 			return false, err
 		}
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.now.Load() != nil && text == d.text {
+	if d.now.Load() != nil && slices.Equal(sources, d.sources) {
 		return false, nil
 	}
-	keys, err := parseKeys(where, text)
+	var keys []key
+	for _, s := range sources {
+		some, err1 := parseKeys(s.where, s.text)
+		keys, err = append(keys, some...), errors.Join(err, err1)
+	}
 	if err == nil && d.cfg.File != "" && len(keys) == 0 {
-		err = fmt.Errorf("%s: no key in it; an empty file would lock everybody out", where)
+		err = fmt.Errorf("%s: no key in it; an empty file would lock everybody out", d.cfg.File)
 	}
 	more, err2 := parseKeys("INFER_API_KEYS", strings.ReplaceAll(d.cfg.Keys, ";", "\n"))
+	if err2 == nil && d.cfg.Keys != "" && len(more) == 0 {
+		err2 = errors.New("INFER_API_KEYS: no key in it; unset the variable or put one there")
+	}
 	keys = append(keys, more...)
 	if err = errors.Join(err, err2); err == nil {
 		err = distinct(keys)
@@ -120,7 +134,7 @@ func (d *Directory) load() (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	d.text = text
+	d.sources = sources
 	d.now.Store(d.table(keys))
 	return true, nil
 }
@@ -200,21 +214,25 @@ func (d *Directory) Labels() []string {
 	return names
 }
 
+// source is a text with keys.
+type source struct{ where, text string }
+
 // readKeys returns the lines of a file, or those that a folder's files make:
 // the file's name is the key's, its text what follows the name.
-func readKeys(path string) (string, error) {
+func readKeys(path string) ([]source, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return "", fmt.Errorf("read the keys: %w; mount the secret or correct --api-keys-file", err)
+		return nil, fmt.Errorf("read the keys: %w; mount the secret or correct --api-keys-file", err)
 	}
 	if !info.IsDir() {
-		return readSmall(path)
+		text, err := readSmall(path)
+		return []source{{path, text}}, err
 	}
 	entries, err := os.ReadDir(path) // sorted by name
 	if err != nil {
-		return "", fmt.Errorf("read the keys: %w", err)
+		return nil, fmt.Errorf("read the keys: %w", err)
 	}
-	var lines strings.Builder
+	var sources []source
 	for _, e := range entries {
 		// Kubernetes puts the files into ..data and links to them.
 		if strings.HasPrefix(e.Name(), ".") {
@@ -223,21 +241,29 @@ func readKeys(path string) (string, error) {
 		file := filepath.Join(path, e.Name())
 		if info, err := os.Stat(file); err != nil || info.IsDir() {
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return "", fmt.Errorf("read the keys: %w", err)
+				return nil, fmt.Errorf("read the keys: %w", err)
 			}
 			continue
 		}
 		text, err := readSmall(file)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
-		lines.WriteString(e.Name() + ":" + strings.TrimSpace(text) + "\n")
+		if text = strings.TrimSpace(text); strings.ContainsAny(text, "\r\n") {
+			return nil, fmt.Errorf("read the keys: %s has several lines; in a folder each file is one key", file)
+		}
+		sources = append(sources, source{file, e.Name() + ":" + text})
 	}
-	return lines.String(), nil
+	return sources, nil
 }
 
 func readSmall(path string) (string, error) {
-	text, err := os.ReadFile(path)
+	f, err := os.Open(path)
+	if err != nil {
+		return "", fmt.Errorf("read the keys: %w", err)
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	text, err := io.ReadAll(io.LimitReader(f, maxKeysFile+1))
 	if err != nil {
 		return "", fmt.Errorf("read the keys: %w", err)
 	}

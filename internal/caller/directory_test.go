@@ -48,7 +48,10 @@ func TestParseKey(t *testing.T) {
 		":" + secret:                   "a name has",
 		"a b:" + secret:                "a name has",
 		"entra:" + secret:              "a name has",
+		"entra-a:" + secret:            "begin with",
 		"a:short":                      "openssl rand",
+		secret + ":ann":                "openssl rand", // the wrong way round
+		secret + ":" + secret + ":x":   "interactive, batch and metrics",
 		"a:0123456789 abcdef":          "openssl rand",
 		"a:entra=x":                    "application (client) id",
 		"a:" + secret + ":admin":       "interactive, batch and metrics",
@@ -76,7 +79,7 @@ func TestOpenFaults(t *testing.T) {
 	if err == nil {
 		t.Fatal("no fault")
 	}
-	for _, want := range []string{file + ": line 3: ", "line 6: c: ", "INFER_API_KEYS: line 1: "} {
+	for _, want := range []string{file + ": line 3: ", file + ": line 6: the class", "INFER_API_KEYS: line 1: "} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in %v", want, err)
 		}
@@ -95,9 +98,38 @@ func TestOpenFaults(t *testing.T) {
 	if _, err = Open(Config{File: file + ".missing"}, quiet()); err == nil || !strings.Contains(err.Error(), "--api-keys-file") {
 		t.Errorf("%v", err)
 	}
+	if _, err = Open(Config{Keys: " ; # none"}, quiet()); err == nil || !strings.Contains(err.Error(), "unset the variable") {
+		t.Errorf("%v", err)
+	}
 	write(t, file, strings.Repeat("#", maxKeysFile+1))
 	if _, err = Open(Config{File: file}, quiet()); err == nil || !strings.Contains(err.Error(), "hardly a file of keys") {
 		t.Errorf("%v", err)
+	}
+}
+
+// A fault in a folder is told by the file.
+func TestFaultsOfAFolder(t *testing.T) {
+	for text, says := range map[string]string{
+		"short":                          "line 1: a key has",
+		secret + "\nben:" + secret + "2": "each file is one key",
+		secret + ":admin":                "interactive, batch and metrics",
+	} {
+		dir := t.TempDir()
+		write(t, filepath.Join(dir, "ann"), text)
+		_, err := Open(Config{File: dir}, quiet())
+		if err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), filepath.Join(dir, "ann")) || strings.Contains(err.Error(), secret) {
+			t.Errorf("%v, want the file and %q", err, says)
+		}
+	}
+}
+
+// Whatever prints the configuration prints no key.
+func TestConfigIsRedacted(t *testing.T) {
+	var log bytes.Buffer
+	c := Config{File: "f", Keys: "a:" + secret}
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "config", c)
+	if text := log.String() + fmt.Sprintf("%v %+v %s", c, c, c); strings.Contains(text, secret) || !strings.Contains(text, "redacted") {
+		t.Error(text)
 	}
 }
 

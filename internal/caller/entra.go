@@ -2,6 +2,7 @@ package caller
 
 import (
 	"context"
+	"encoding/json/jsontext"
 	"encoding/json/v2"
 	"errors"
 	"fmt"
@@ -174,12 +175,22 @@ func (e *Entra) fetch(ctx context.Context) error {
 	if u, err := url.Parse(where.Keys); err != nil || (u.Scheme != "https" && !loopback(u)) {
 		return errors.New("the provider's document names no https address of keys")
 	}
-	var set jose.JSONWebKeySet
-	if err := e.get(ctx, where.Keys, &set); err != nil {
+	var shown struct {
+		Keys []jsontext.Value `json:"keys"`
+	}
+	if err := e.get(ctx, where.Keys, &shown); err != nil {
 		return err
 	}
+	// One by one: a key of a kind that is not known here must not cost the rest.
+	var set jose.JSONWebKeySet
+	for _, text := range shown.Keys {
+		var k jose.JSONWebKey
+		if err := k.UnmarshalJSON(text); err == nil {
+			set.Keys = append(set.Keys, k)
+		}
+	}
 	if len(set.Keys) == 0 {
-		return errors.New("the provider has no keys")
+		return errors.New("the provider shows no key that can be used")
 	}
 	e.keys.Store(&set)
 	e.mu.Lock()

@@ -163,6 +163,17 @@ func (s *Server) identify(r *http.Request) (*caller.Account, *openai.Error) {
 	return nil, unauthorized("the API key is not one of this server's; check it for missing characters, or ask for a new one")
 }
 
+// knows says whether r shows a key. Tokens do not count: to check one may take
+// seconds, which a probe does not have.
+func (c *Callers) knows(r *http.Request) bool {
+	secret, e := credential(r.Header)
+	if e != nil {
+		return false
+	}
+	_, ok := c.Keys.Find(secret)
+	return ok
+}
+
 func unauthorized(message string) *openai.Error {
 	return &openai.Error{Status: http.StatusUnauthorized, Type: openai.TypeAuthentication, Code: openai.CodeInvalidKey, Message: message}
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"github.com/go-chi/chi/v5"
 
@@ -199,6 +200,86 @@ func TestLimitsOfAKey(t *testing.T) {
 	}
 	f.wantMetrics(t, `infer_rejected_total{reason="rate_limit"} 3`)
 }
+
+// While the engine does not know its models yet, a key gets no other model than
+// when it does: neither one that it names nor the one that is meant without.
+func TestModelsOfAKeyWhileTheEngineStarts(t *testing.T) {
+	d, err := caller.Open(caller.Config{Keys: "ann:" + annKey + "::models=other"}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := config()
+	cfg.Callers = &Callers{Keys: d}
+	serve := func(http.ResponseWriter, *http.Request) { t.Error("the engine was asked") }
+	inBubble(t, cfg, engine.Status{Phase: engine.Starting}, serve, func(t *testing.T, l *live) {
+		refused := func(r *reply) {
+			t.Helper()
+			if <-r.ended; r.status != 403 || !strings.Contains(r.body.String(), "model_not_allowed") {
+				t.Errorf("%d %s", r.status, &r.body)
+			}
+		}
+		refused(l.post(t, "/v1/chat/completions", `{"model":"m","messages":[]}`, "Api-Key", annKey))
+		held := l.post(t, "/v1/chat/completions", `{"messages":[]}`, "Api-Key", annKey)
+		synctest.Wait()
+		if n := l.gate.Stats().Held; n != 1 {
+			t.Errorf("%d requests are held, want 1", n)
+		}
+		l.fake.Set(ready(4))
+		refused(held)
+	})
+}
+
+// Strangers learn from a probe what a platform needs, and no more.
+func TestProbesTellStrangersLittle(t *testing.T) {
+	f, _ := withKeys(t, keyLines())
+	f.fake.Set(engine.Status{Phase: engine.Failed, Detail: "/models/x", Failure: &engine.Failure{Cause: engine.CauseModelNotFound, Message: "/models/x is away", Remedy: "mount /models"}})
+	for _, path := range []string{"/livez", "/readyz", "/health", "/startupz"} {
+		none, wrong := f.do("GET", path, ""), f.do("GET", path, "", "Api-Key", "wrong-0123456789abcdef")
+		known := f.do("GET", path, "", "Api-Key", annKey)
+		for _, w := range []*httptest.ResponseRecorder{none, wrong} {
+			if w.Code != known.Code || !strings.Contains(w.Body.String(), `"phase":"failed"`) || strings.Contains(w.Body.String(), "/models") {
+				t.Errorf("%s: %d %s", path, w.Code, w.Body)
+			}
+		}
+		if !strings.Contains(known.Body.String(), "mount /models") {
+			t.Errorf("%s with a key: %d %s", path, known.Code, known.Body)
+		}
+	}
+}
+
+func FuzzCredential(f *testing.F) {
+	f.Add("Bearer "+annKey, "", "")
+	f.Add("", annKey, annKey)
+	f.Add("Basic x", "\x00", " "+annKey+"\t")
+	f.Fuzz(func(t *testing.T, authorization, xAPIKey, apiKey string) {
+		h := http.Header{}
+		for name, v := range map[string]string{"Authorization": authorization, "X-Api-Key": xAPIKey, "Api-Key": apiKey} {
+			if v != "" {
+				h.Set(name, v)
+			}
+		}
+		secret, e := credential(h)
+		if (secret == "") != (e != nil) || len(secret) > maxSecret {
+			t.Fatalf("%d bytes, %v", len(secret), e)
+		}
+		if e != nil && (e.Status != 401 || e.Code != "invalid_api_key") {
+			t.Errorf("%+v", e)
+		}
+		for _, v := range []string{authorization, xAPIKey, apiKey} {
+			if e != nil && len(v) > 16 && strings.Contains(e.Message, v) && !strings.Contains(unauthorizedWords, v) {
+				t.Errorf("%q is in %q", v, e.Message)
+			}
+			if e == nil && v != "" && !strings.Contains(v, secret) {
+				t.Errorf("%q was sent beside %q and is not the same", v, secret)
+			}
+		}
+	})
+}
+
+// unauthorizedWords are what credential says of itself.
+const unauthorizedWords = "Authorization must be a bearer: send Authorization: Bearer KEY " +
+	"this server wants an API key; send Authorization: Bearer KEY the request has several different keys; send one " +
+	"no key is that long; send Authorization: Bearer KEY"
 
 // A key's requests at once are bounded, and its class reaches admission.
 func TestConcurrencyOfAKey(t *testing.T) {

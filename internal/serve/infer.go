@@ -129,6 +129,9 @@ func (s *Server) ask(admit admit, timed bool) http.HandlerFunc {
 		defer func() { release(x.charge()) }()
 		// The engine may have learned its models while the request was held.
 		label, e := serves(s.eng.Status().Models, x.asked)
+		if e == nil && label != unknown {
+			e = s.mayUse(x, label)
+		}
 		if e != nil {
 			rl.admitted(label, queued, nil)
 			rl.WriteError(e)

@@ -25,25 +25,27 @@ type probe struct {
 }
 
 // livez fails when only a new process can help.
-func (s *Server) livez(w http.ResponseWriter, _ *http.Request) {
+func (s *Server) livez(w http.ResponseWriter, r *http.Request) {
 	st := s.eng.Status()
-	s.probe(w, st, st.Phase != engine.Failed && st.Phase != engine.Stalled)
+	s.probe(w, r, st, st.Phase != engine.Failed && st.Phase != engine.Stalled)
 }
 
 // readyz says whether traffic may be sent. It may be to a sleeping engine,
 // which nothing else would wake.
-func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
+func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	st := s.eng.Status()
-	s.probe(w, st, (st.Phase == engine.Ready || st.Phase == engine.Asleep) && !s.gate.Draining())
+	s.probe(w, r, st, (st.Phase == engine.Ready || st.Phase == engine.Asleep) && !s.gate.Draining())
 }
 
 // startupz stays good once the engine has been ready.
-func (s *Server) startupz(w http.ResponseWriter, _ *http.Request) {
+func (s *Server) startupz(w http.ResponseWriter, r *http.Request) {
 	st := s.eng.Status()
-	s.probe(w, st, st.Phase == engine.Ready || st.Phase == engine.Asleep || s.started.Load())
+	s.probe(w, r, st, st.Phase == engine.Ready || st.Phase == engine.Asleep || s.started.Load())
 }
 
-func (s *Server) probe(w http.ResponseWriter, st engine.Status, ok bool) {
+// probe answers with all that is known, and a stranger where there are keys with
+// phase, progress and typed cause alone: messages hold paths and addresses.
+func (s *Server) probe(w http.ResponseWriter, r *http.Request, st engine.Status, ok bool) {
 	p := probe{Status: "ok", Phase: st.Phase, Since: st.Since, Draining: s.gate.Draining(), Detail: st.Detail}
 	if st.Progress >= 0 {
 		p.Progress = &st.Progress
@@ -60,6 +62,9 @@ func (s *Server) probe(w http.ResponseWriter, st engine.Status, ok bool) {
 	}
 	if s.cfg.Details != nil {
 		p.Details = s.cfg.Details()
+	}
+	if s.cfg.Callers != nil && !s.cfg.Callers.knows(r) {
+		p.Detail, p.Message, p.Remedy, p.Details = "", "", "", nil
 	}
 	code := http.StatusOK
 	if !ok {

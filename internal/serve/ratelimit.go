@@ -19,10 +19,12 @@ func (s *Server) spend(x *exchange, req *openai.Request) (settle func(), e *open
 	if a == nil {
 		return func() {}, nil
 	}
-	if x.model != unknown && !x.limits.Allows(x.model) {
-		s.metrics.rejected.WithLabelValues(reasonForbidden).Inc()
-		return nil, &openai.Error{Status: http.StatusForbidden, Type: openai.TypePermission, Code: openai.CodeModelForbidden, Param: "model",
-			Message: "this key may not use the model; it may use " + strings.Join(x.limits.Models, ", ")}
+	model := x.model
+	if model == unknown { // the engine does not know its models yet; ask looks again
+		model = req.Model
+	}
+	if e := s.mayUse(x, model); e != nil {
+		return nil, e
 	}
 	done, over := a.Spend(req.PromptTokens + req.MaxTokens*req.N)
 	requests, tokens := a.Rates()
@@ -31,7 +33,18 @@ func (s *Server) spend(x *exchange, req *openai.Request) (settle func(), e *open
 		s.metrics.rejected.WithLabelValues(reasonRate).Inc()
 		return nil, exceeded(x.Header(), over)
 	}
-	return func() { t := x.served(); done(t.Prompt + t.Completion) }, nil
+	return func() { t := x.charge(); done(t.Prompt + t.Completion) }, nil
+}
+
+// mayUse refuses a model that the caller's key does not name. No name is one
+// that is not known yet.
+func (s *Server) mayUse(x *exchange, model string) *openai.Error {
+	if model == "" || x.limits.Allows(model) {
+		return nil
+	}
+	s.metrics.rejected.WithLabelValues(reasonForbidden).Inc()
+	return &openai.Error{Status: http.StatusForbidden, Type: openai.TypePermission, Code: openai.CodeModelForbidden, Param: "model",
+		Message: "this key may not use the model; it may use " + strings.Join(x.limits.Models, ", ")}
 }
 
 func exceeded(h http.Header, over *caller.Exceeded) *openai.Error {
