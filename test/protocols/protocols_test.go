@@ -196,14 +196,16 @@ func (s script) message() map[string]any {
 	return m
 }
 
-// start serves the scripted engine and returns its URL.
-func start(t *testing.T) string {
+// start serves the scripted engine to callers, or to everybody without, and
+// returns its URL.
+func start(t *testing.T, callers *serve.Callers) string {
 	t.Helper()
 	eng := &scripted{}
 	eng.Set(engine.Status{Phase: engine.Ready, Slots: 4, Models: []engine.Model{{ID: "m"}}})
 	cfg := serve.Config{Grace: 10 * time.Second, Hold: time.Minute, CommitAfter: commitAfter, ClientStall: time.Minute,
 		MaxQueue: 8, MaxQueueBytes: 8 << 20, MaxBodyBytes: 1 << 20, MaxMediaBodyBytes: 1 << 20, MaxConnections: 64,
 		Policy: policy.Config{MaxN: 8, MaxPrompts: 8, MaxTools: 8, MaxSchemaBytes: 1 << 16, MaxMediaBytes: 1 << 20}}
+	cfg.Callers = callers
 	srv, err := serve.New(cfg, eng, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -224,23 +226,27 @@ func start(t *testing.T) string {
 	return "http://" + ln.Addr().String()
 }
 
-// Each script is a program of assertions: it prints what failed and exits 1.
 func TestOfficialClients(t *testing.T) {
+	for _, name := range []string{"openai_responses.py", "anthropic_messages.py"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // they mostly wait
+			runs(t, name, start(t, nil))
+		})
+	}
+}
+
+// runs a program of assertions: it prints what failed and exits 1.
+func runs(t *testing.T, name string, args ...string) {
+	t.Helper()
 	python := os.Getenv("INFER_TEST_PYTHON")
 	if python == "" {
 		t.Fatal("INFER_TEST_PYTHON is empty; run make test, which fetches the real parts")
 	}
-	for _, name := range []string{"openai_responses.py", "anthropic_messages.py"} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel() // they mostly wait
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-			defer cancel()
-			cmd := exec.CommandContext(ctx, python, name, start(t))
-			cmd.Env = append(cmd.Environ(), "PYTHONDONTWRITEBYTECODE=1")
-			out, err := cmd.CombinedOutput()
-			if err != nil {
-				t.Errorf("%v\n%s", err, out)
-			}
-		})
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, python, append([]string{name}, args...)...)
+	cmd.Env = append(cmd.Environ(), "PYTHONDONTWRITEBYTECODE=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
