@@ -309,12 +309,16 @@ func FuzzKeys(f *testing.F) {
 	f.Add("a:" + secret + ":batch:rpm=1,models=a|b\n# x\nb:entra=00000000-0000-0000-0000-000000000000")
 	f.Fuzz(func(t *testing.T, text string) {
 		keys, err := parseKeys("x", text)
-		if err == nil {
-			err = distinct(keys)
-		}
 		for _, k := range keys {
-			if !validName(k.name) || k.limits.RequestsPerMinute < 0 || (k.entra == "" && k.digest == Digest{}) {
+			if l := k.limits; !validName(k.name) || l.RequestsPerMinute < 0 || l.TokensPerMinute < 0 || l.Concurrency < 0 || l.Weight < 0 || l.Weight > 100 {
 				t.Errorf("%+v", k)
+			}
+		}
+		if distinct(keys) == nil {
+			for i, k := range keys {
+				if got := find(keys, k.digest, subtle.ConstantTimeCompare); k.entra == "" && got != i {
+					t.Errorf("key %d is found as %d", i, got)
+				}
 			}
 		}
 		if err != nil && strings.Contains(text, secret) && strings.Contains(err.Error(), secret) {

@@ -61,7 +61,7 @@ var arrows = map[string][]string{
 	"internal/store/storetest":           {"internal/store"},
 
 	"test/arch":      {},
-	"test/protocols": {"internal/serve", "internal/policy", "internal/engine", "internal/openai"},
+	"test/protocols": {"internal/serve", "internal/caller", "internal/policy", "internal/engine", "internal/openai"},
 	"test/recital":   {"internal/engine/onnx/gguf/gguftest"},
 	"test/scripts":   {},
 	"test/dapr":      {},
