@@ -18,6 +18,7 @@ import (
 // cli is the command line. Each command is one file of this package.
 type cli struct {
 	Serve    serveCmd    `cmd:"" default:"withargs" help:"Run the engine and the server (the default)."`
+	Batch    batchCmd    `cmd:"" help:"Run a file of requests against the engine or a running server, and exit."`
 	Chat     chatCmd     `cmd:"" help:"Talk to a running server from the terminal."`
 	Simulate simulateCmd `cmd:"" help:"Replay traffic through scaling rules."`
 	Version  versionCmd  `cmd:"" help:"Print version, commit and Go version."`
@@ -43,6 +44,7 @@ func parse(p process) (cli, string, error) {
 	}
 	disownEnvironment(parser.Model.Node)
 	p.args, c.Serve.VLLM.Args = splitArgs(p.args)
+	c.Batch.Server.VLLM.Args = c.Serve.VLLM.Args
 	ctx, err := parser.Parse(p.args)
 	if helped {
 		return c, "", errHelp
@@ -63,8 +65,12 @@ func parse(p process) (cli, string, error) {
 	}
 	command := strings.Fields(ctx.Command())[0]
 	faults = append(faults, src.faults...)
-	if command == "serve" {
+	switch command {
+	case "serve":
 		faults = append(faults, c.Serve.faults(p.getenv)...)
+	case "batch":
+		c.Serve.TerminationLog = c.Batch.Server.TerminationLog
+		faults = append(faults, c.Batch.faults(p.getenv)...)
 	}
 	if len(faults) > 0 {
 		return c, command, usageError{errors.Join(faults...)}
@@ -102,7 +108,7 @@ func (s *sources) Resolve(ctx *kong.Context, parent *kong.Path, flag *kong.Flag)
 			return v, nil
 		}
 	}
-	if parent.Node().Name != "serve" || flag.Name == "config" {
+	if name := parent.Node().Name; (name != "serve" && name != "batch") || flag.Name == "config" {
 		return nil, nil
 	}
 	if s.file == nil {
@@ -237,11 +243,9 @@ func describe(v *kong.Value) string {
 // and returns the arguments without them.
 func argFaults(parser *kong.Kong, args []string) (sound []string, faults []error) {
 	node := parser.Model.Node
-	for i, child := range node.Children {
-		if (len(args) > 0 && args[0] == child.Name) || (i == 0 && serves(args)) {
-			node = child
-			break
-		}
+	at := slices.IndexFunc(node.Children, func(child *kong.Node) bool { return len(args) > 0 && args[0] == child.Name })
+	if at >= 0 || serves(args) {
+		node = node.Children[max(at, 0)] // the first is the default
 	}
 	flags := map[string]*kong.Flag{}
 	for _, group := range node.AllFlags(false) {

@@ -49,6 +49,8 @@ func run(ctx context.Context, p process) error {
 		return c.Simulate.run(ctx, p)
 	case command == "version":
 		return c.Version.run(p)
+	case command == "batch":
+		err = c.Batch.run(ctx, p)
 	case command == "guard":
 		return c.Guard.run(p)
 	default:

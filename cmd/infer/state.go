@@ -73,7 +73,7 @@ func (c *serveCmd) durable(st state, log *slog.Logger) (*jobs.Service, *serve.Ex
 	if err != nil {
 		return nil, nil, err
 	}
-	return work, &serve.Extra{Routes: work.Routes(), Index: jobsIndex}, nil
+	return work, &serve.Extra{Routes: work.Routes(), Index: jobsIndex, Before: work.Once}, nil
 }
 
 // runDurable works until ctx ends, through the server's own chain.

@@ -35,7 +35,8 @@ type batch struct {
 	Metadata  map[string]string `json:"metadata,omitempty"`
 	Status    string            `json:"status"`
 	Total     int               `json:"total"`
-	Last      int               `json:"last"` // number of the last line
+	Last      int               `json:"last"`   // number of the last line
+	Stored    int               `json:"stored"` // results when its process had ended too often the last time
 	Completed int               `json:"completed"`
 	Failed    int               `json:"failed"`
 	Faults    []batchFault      `json:"faults,omitempty"`
@@ -116,7 +117,16 @@ func (s *Service) advance(base, ctx context.Context, h *holding, t *task) error 
 	if t.Batch.Status == cancelling {
 		h.cancel(errCancelled)
 	}
-	err = s.runLines(ctx, t, &h.counts)
+	if t.Attempts > maxAttempts {
+		switch moved, err := s.moved(ctx, h, t); {
+		case err != nil:
+			return err
+		case !moved:
+			s.log.Error("batch given up with what it has", "key", h.key, "attempts", t.Attempts)
+			return s.finalize(base, h, t, errGivenUp)
+		}
+	}
+	err = s.runLines(ctx, h, t)
 	cause := context.Cause(ctx)
 	if errors.Is(cause, errCancelled) || errors.Is(cause, errExpired) {
 		err = nil // what there is becomes the result
@@ -136,7 +146,7 @@ func (s *Service) validate(ctx context.Context, h *holding, t *task) (*task, err
 	if err != nil {
 		return t, err
 	}
-	sum, faults, err := checkLines(in, t.Batch.Endpoint)
+	sum, faults, err := checkLines(in, t.Batch.Endpoint, maxLines)
 	if err = errors.Join(err, in.Close()); err != nil {
 		return t, err
 	}
@@ -161,7 +171,7 @@ func (s *Service) validate(ctx context.Context, h *holding, t *task) (*task, err
 
 // runLines runs what has no result yet. It returns when nothing of it is in
 // flight any more.
-func (s *Service) runLines(ctx context.Context, t *task, n *counts) error {
+func (s *Service) runLines(ctx context.Context, h *holding, t *task) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	in, err := s.blobs.open(ctx, t.Batch.Content)
@@ -173,7 +183,7 @@ func (s *Service) runLines(ctx context.Context, t *task, n *counts) error {
 	defer wg.Wait()
 	err = lines(in, func(number int, text []byte) error {
 		if r, err := s.lineResult(ctx, t.ID, number); err == nil {
-			n.add(r)
+			h.counts.add(r)
 			return nil
 		} else if !errors.Is(err, store.ErrNotFound) {
 			return err
@@ -190,7 +200,7 @@ func (s *Service) runLines(ctx context.Context, t *task, n *counts) error {
 		}
 		wg.Go(func() {
 			defer func() { <-s.lines }()
-			if err := s.runLine(ctx, t, number, l, n); err != nil {
+			if err := s.runLine(ctx, h, t, number, l); err != nil {
 				stop(err)
 			}
 		})
@@ -214,22 +224,10 @@ func (s *Service) lineResult(ctx context.Context, batch string, number int) (lin
 
 // runLine asks until there is an answer, and stores it. Somebody who stored one
 // before us, because we had lost the lease without knowing, was right.
-func (s *Service) runLine(ctx context.Context, t *task, number int, l line, n *counts) error {
-	var a answer
-	for faults := 0; ; {
-		a = ask(ctx, s.chain(t.Owner, true), l.URL, l.Body)
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if a.broken() {
-			faults++
-		}
-		if !a.busy() && (!a.broken() || faults == maxFaults) {
-			break
-		}
-		if err := wait(ctx, a.pause()); err != nil {
-			return err
-		}
+func (s *Service) runLine(ctx context.Context, h *holding, t *task, number int, l line) error {
+	a, err := askUntil(ctx, s.chain(t.Owner, true), l)
+	if err != nil {
+		return err
 	}
 	r := lineResult{CustomID: l.CustomID, Status: a.status, RequestID: a.requestID}
 	for pause := persistPause; ; pause = min(2*pause, 5*time.Second) {
@@ -238,7 +236,7 @@ func (s *Service) runLine(ctx context.Context, t *task, number int, l line, n *c
 			r, err = s.lineResult(ctx, t.ID, number)
 		}
 		if err == nil {
-			n.add(r)
+			h.counts.add(r)
 			return nil
 		}
 		s.log.Warn("line's result cannot be stored, trying again", "batch", t.ID, "line", number, "err", err)
@@ -246,6 +244,28 @@ func (s *Service) runLine(ctx context.Context, t *task, number int, l line, n *c
 			return err
 		}
 	}
+}
+
+// moved says whether there are more results than when the process of the batch
+// had last ended too often, which then is forgotten. A request that ends the
+// process each time is so found out once it is alone.
+func (s *Service) moved(ctx context.Context, h *holding, t *task) (bool, error) {
+	stored := 0
+	for number := range t.Batch.Last + 1 {
+		if _, err := s.store.Get(ctx, lineKey(t.ID, number)); err == nil {
+			stored++
+		} else if !errors.Is(err, store.ErrNotFound) {
+			return false, err
+		}
+	}
+	if stored <= t.Batch.Stored {
+		return false, nil
+	}
+	_, err := s.persist(ctx, h.key, func(t *task) error {
+		t.Attempts, t.Batch.Stored = 1, stored
+		return t.renew(h.holder, time.Now())
+	})
+	return true, err
 }
 
 func (s *Service) storeLine(ctx context.Context, t *task, number int, r *lineResult, body []byte) (err error) {
@@ -278,6 +298,8 @@ func (s *Service) finalize(ctx context.Context, h *holding, t *task, cause error
 	}
 	status, left := completed, lineError{}
 	switch {
+	case errors.Is(cause, errGivenUp):
+		left = lineError{"attempts_exhausted", "The server ended while this request ran, several times; it is not tried again."}
 	case errors.Is(cause, errExpired):
 		status, left = expired, lineError{"batch_expired", "This request could not be executed before the completion window expired."}
 	case t.Batch.Status == cancelling:

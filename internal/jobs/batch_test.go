@@ -80,6 +80,7 @@ func TestBatch(t *testing.T) {
 		if l := r.must("GET", "/v1/batches", ""); len(l["data"].([]any)) != 1 || l["first_id"] != id {
 			t.Errorf("listed %v", l)
 		}
+		synctest.Wait() // the results are removed behind the last word
 		if left, _ := r.s.store.List(t.Context(), "line/", "", 10); len(left) != 0 {
 			t.Errorf("results are left: %q", left)
 		}

@@ -126,14 +126,14 @@ type size struct {
 }
 
 // checkLines reads a whole file of requests and returns what is wrong with
-// them.
-func checkLines(r io.Reader, endpoint string) (sum size, faults []batchFault, err error) {
+// them. most bounds how many there may be, unless it is 0.
+func checkLines(r io.Reader, endpoint string, most int) (sum size, faults []batchFault, err error) {
 	seen := map[string]int{}
 	err = lines(r, func(number int, text []byte) error {
 		sum.last = number
-		if sum.requests++; sum.requests > maxLines {
+		if sum.requests++; most > 0 && sum.requests > most {
 			faults = append(faults, faultOf(number, openai.Invalid("", openai.CodeTooLarge,
-				"the file has more than %d lines; split it into several batches", maxLines)))
+				"the file has more than %d lines; split it into several batches", most)))
 			return io.EOF
 		}
 		l, e := parseLine(text, endpoint)

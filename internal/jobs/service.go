@@ -63,8 +63,8 @@ const (
 	renewEvery   = leaseFor / 4
 	lookEvery    = 5 * time.Second
 	orphanAfter  = time.Minute
-	maxAttempts  = 5 // of a task whose process dies each time
-	maxBatches   = 4 // that one replica runs at once
+	maxAttempts  = 10 // of a task whose process dies each time
+	maxBatches   = 4  // that one replica runs at once
 	persistPause = 250 * time.Millisecond
 )
 
@@ -80,6 +80,7 @@ type Service struct {
 	log     *slog.Logger
 	caller  func(*http.Request) string
 	replica string // names this process in leases
+	sole    bool   // no other process uses the store
 	wake    chan struct{}
 	tasks   chan struct{} // one for each job or response that runs
 	batches chan struct{}
@@ -92,8 +93,8 @@ type Service struct {
 }
 
 // New returns a service that keeps what is small in st. Large contents go to
-// dir if it is not empty, which belongs to this process alone, otherwise to st
-// in pieces. caller names who sent a request; what one caller owns does not
+// dir if it is not empty, which, like st then, belongs to this process alone,
+// otherwise to st in pieces. caller names who sent a request; what one caller owns does not
 // exist for others. New starts nothing.
 func New(cfg Config, st store.Store, dir string, caller func(*http.Request) string, log *slog.Logger) (*Service, error) {
 	if err := cfg.Faults(); err != nil {
@@ -107,7 +108,7 @@ func New(cfg Config, st store.Store, dir string, caller func(*http.Request) stri
 		if err != nil {
 			return nil, err
 		}
-		s.blobs = b
+		s.blobs, s.sole = b, true
 	}
 	return s, nil
 }

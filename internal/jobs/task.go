@@ -5,6 +5,7 @@ import (
 	"encoding/json/v2"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"infer/internal/store"
@@ -24,7 +25,7 @@ const (
 //	from              to        by
 //	(nothing)         queued    whoever accepts it
 //	queued            running   claim, not before NotBefore
-//	running           running   renew by its holder; claim by anyone once the lease is over
+//	running           running   renew by its holder; claim by anyone once the lease is over or its process known to be dead
 //	running           queued    handBack by its holder
 //	running           ended     end by its holder
 //	queued, running   ended     end by nobody: a cancellation
@@ -45,7 +46,7 @@ type task struct {
 	State     state     `json:"state"`
 	Holder    string    `json:"holder,omitempty"` // of the lease; kept when it ended
 	Until     time.Time `json:"until,omitzero"`   // end of the lease
-	Attempts  int       `json:"attempts"`         // claims that were not handed back
+	Attempts  int       `json:"attempts"`         // claims that were not handed back, of a batch since its last result
 	Faults    int       `json:"faults"`           // answers of the engine that were its own fault
 	Created   time.Time `json:"created"`
 	Began     time.Time `json:"began,omitzero"`
@@ -73,12 +74,14 @@ func taskKey(k kind, owner, id string) string {
 	return "task/" + string(k) + "/" + ownerKey(owner) + "/" + id
 }
 
-// claim takes the lease for a new holder.
-func (t *task) claim(holder string, now time.Time) error {
+// claim takes the lease for a new holder. Where one process has the store for
+// itself, sole, whoever else holds a lease is dead.
+func (t *task) claim(holder string, now time.Time, sole bool) error {
+	dead := sole && processOf(t.Holder) != processOf(holder)
 	switch {
 	case t.State == ended:
 		return errEnded
-	case t.State == running && now.Before(t.Until):
+	case t.State == running && now.Before(t.Until) && !dead:
 		return errHeld
 	case t.State == queued && now.Before(t.NotBefore):
 		return errEarly
@@ -89,6 +92,12 @@ func (t *task) claim(holder string, now time.Time) error {
 		t.Began = now
 	}
 	return nil
+}
+
+// processOf is the process that a holder belongs to.
+func processOf(holder string) string {
+	process, _, _ := strings.Cut(holder, ".")
+	return process
 }
 
 // renew makes the lease longer.

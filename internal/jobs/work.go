@@ -26,6 +26,7 @@ type holding struct {
 var (
 	errCancelled = errors.New("the task was cancelled")
 	errExpired   = errors.New("the task ran out of time")
+	errGivenUp   = errors.New("the process of the task has ended too often")
 )
 
 // page is how many reminders are read at once.
@@ -114,7 +115,7 @@ func (s *Service) start(ctx context.Context, t *task) error {
 		return nil
 	}
 	h := &holding{s: s, key: t.key(), holder: newID(s.replica + "."), note: func(*task) {}, seen: func(*task) {}}
-	t, err := s.update(ctx, h.key, func(t *task) error { return t.claim(h.holder, time.Now()) })
+	t, err := s.update(ctx, h.key, func(t *task) error { return t.claim(h.holder, time.Now(), s.sole) })
 	if err != nil {
 		<-room
 		if final(err) {
@@ -144,7 +145,7 @@ func (s *Service) start(ctx context.Context, t *task) error {
 // run does the work of a claimed task. ctx ends when the task is cancelled or
 // its lease is lost, base with the process.
 func (s *Service) run(base, ctx context.Context, h *holding, t *task) {
-	if t.Attempts > maxAttempts {
+	if t.Attempts > maxAttempts && t.Kind != kindBatch { // which ends with what it has
 		s.giveUp(ctx, h, t)
 		return
 	}
@@ -268,8 +269,6 @@ func (s *Service) giveUp(ctx context.Context, h *holding, t *task) {
 		switch t.Kind {
 		case kindJob:
 			t.Job.fail("attempts_exhausted", message)
-		case kindBatch:
-			t.Batch.reject(time.Now(), batchFault{Code: "attempts_exhausted", Message: message})
 		case kindResponse:
 			t.Response.fail(t, "server_error", message)
 		}
