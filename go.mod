@@ -6,6 +6,7 @@ toolchain go1.27.3
 
 require (
 	code.dny.dev/ssrf v0.3.0
+	github.com/NVIDIA/go-nvml v0.13.4-1
 	github.com/alecthomas/kong v1.17.0
 	github.com/ardanlabs/jinja v1.12.0
 	github.com/coreos/go-oidc/v3 v3.19.0

@@ -47,6 +47,7 @@ type serveCmd struct {
 	Jobs           jobsFlags     `embed:""`
 	Config         string        `placeholder:"FILE" help:"YAML file whose keys are the names of these flags."`
 	Cache          string        `placeholder:"DIR" help:"Folder for imported models. Default: infer in $$XDG_CACHE_HOME or ~/.cache."`
+	NVMLLibrary    string        `name:"nvml-library" placeholder:"FILE" help:"libnvidia-ml.so.1 of the GPU driver; empty means where the container runtime puts it."`
 	OnnxLibrary    string        `placeholder:"FILE" help:"libonnxruntime.so; empty means the usual places."`
 	Slots          int           `default:"0" help:"Sequences that run in one batch; 0 means 4 on the CPU, 16 on CUDA."`
 	Context        int           `default:"0" help:"Bound of prompt plus completion tokens; 0 means the model's own."`
@@ -132,7 +133,9 @@ func (c *serveCmd) run(ctx context.Context, p process) error {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewBuildInfoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	eng, err := c.engine(log)
+	gpus := c.watchGPUs(p.getenv, log)
+	reg.MustRegister(gpus)
+	eng, err := c.engine(gpus, log)
 	if err != nil {
 		return usageError{err}
 	}
@@ -191,6 +194,7 @@ func (c *serveCmd) run(ctx context.Context, p process) error {
 	}
 	g.Go(func() error { return runDurable(ctx, work, srv) })
 	runCallers(engineCtx, g, c.Server.Callers)
+	c.runGPUs(engineCtx, ctx, g, gpus, eng)
 	if metrics != nil {
 		g.Go(func() error { return runMetrics(engineCtx, metrics, srv, reg) })
 	}

@@ -12,6 +12,7 @@ import (
 	"infer/internal/engine"
 	"infer/internal/engine/onnx"
 	"infer/internal/engine/vllm"
+	"infer/internal/gpu"
 )
 
 // vllmFlags are the settings that only vLLM has. Its own flags follow a --.
@@ -107,9 +108,9 @@ func (c *serveCmd) vllm() vllm.Config {
 }
 
 // engine makes the chosen engine.
-func (c *serveCmd) engine(log *slog.Logger) (engine.Engine, error) {
+func (c *serveCmd) engine(gpus *gpu.Monitor, log *slog.Logger) (engine.Engine, error) {
 	if c.chosen() == "vllm" {
-		return vllm.New(c.vllm(), nil, log)
+		return vllm.New(c.vllm(), gpuMemory{gpus}, log)
 	}
 	return onnx.New(c.onnx(), log)
 }

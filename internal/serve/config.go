@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"infer/internal/engine"
 	"infer/internal/policy"
 )
 
@@ -25,6 +26,8 @@ type Config struct {
 	MaxConnections    int                             `help:"Connections at once. Over it, 64 more are taken on which only probes and metrics are answered." default:"4096" env:"INFER_MAX_CONNECTIONS"`
 	MetricsListen     string                          `help:"Address of a port of its own for /metrics and /scale, which asks for no key. Default: they are on the port of the API." placeholder:"ADDR" env:"INFER_METRICS_LISTEN"`
 	Callers           *Callers                        `kong:"-"` // nil when everybody may call
+	Fault             func() *engine.Failure          `kong:"-"` // why this machine cannot be trusted; nil when nobody looks
+	Bill              func(key, model string) Bill    `kong:"-"` // opens one; nil when nobody counts
 	Front             func(http.Handler) http.Handler `kong:"-"` // stands before keys are looked at; nil for nothing
 	Details           func() map[string]string        `kong:"-"` // what /readyz says besides, by name; nil for nothing
 	Extra             *Extra                          `kong:"-"` // routes of others; nil for none

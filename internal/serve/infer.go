@@ -138,6 +138,8 @@ func (s *Server) ask(admit admit, timed bool) http.HandlerFunc {
 			return
 		}
 		m := s.metrics.meter(x.start, label)
+		m.bill = s.bill(x.label, label)
+		defer m.bill.End()
 		rl.admitted(label, queued, m)
 		s.relay(rl, r.WithContext(engine.WithMeter(ctx, m)))
 	}

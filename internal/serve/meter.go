@@ -13,6 +13,7 @@ type meter struct {
 	m     *metrics
 	model string
 	start time.Time
+	bill  Bill
 
 	tokens     prometheus.Counter // completion tokens of this model
 	prompt     atomic.Int64
@@ -23,11 +24,12 @@ type meter struct {
 }
 
 func (m *metrics) meter(start time.Time, model string) *meter {
-	return &meter{m: m, model: model, start: start, tokens: m.tokens.WithLabelValues(model, kindCompletion)}
+	return &meter{m: m, model: model, start: start, bill: free{}, tokens: m.tokens.WithLabelValues(model, kindCompletion)}
 }
 
 // Prompt implements engine.Meter.
 func (mt *meter) Prompt(tokens, cached int) {
+	mt.bill.Tokens(tokens - cached)
 	mt.prompt.Store(int64(tokens))
 	mt.cached.Store(int64(cached))
 	mt.m.tokens.WithLabelValues(mt.model, kindPrompt).Add(float64(max(tokens, 0)))
@@ -46,6 +48,7 @@ func (mt *meter) Tokens(n int) {
 	} else {
 		mt.m.itl.Observe((now - time.Duration(last)).Seconds())
 	}
+	mt.bill.Tokens(n)
 	mt.completion.Add(int64(n))
 	mt.tokens.Add(float64(n))
 }

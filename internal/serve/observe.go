@@ -100,6 +100,9 @@ func (x *exchange) attrs(r *http.Request, route string, status int, took time.Du
 		slog.Float64("queue_seconds", max(x.queued, 0).Seconds()))
 	if m := x.meter; m != nil {
 		a = append(a, slog.Int64("prompt_tokens", m.prompt.Load()), slog.Int64("completion_tokens", m.completion.Load()))
+		if seconds, joules := m.bill.Cost(); seconds > 0 || joules > 0 {
+			a = append(a, slog.Float64("gpu_seconds", seconds), slog.Float64("joules", joules))
+		}
 		if ttft, ok := m.ttft(); ok {
 			a = append(a, slog.Float64("ttft_seconds", ttft.Seconds()))
 		}

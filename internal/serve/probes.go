@@ -26,20 +26,20 @@ type probe struct {
 
 // livez fails when only a new process can help.
 func (s *Server) livez(w http.ResponseWriter, r *http.Request) {
-	st := s.eng.Status()
+	st, _ := s.status()
 	s.probe(w, r, st, st.Phase != engine.Failed && st.Phase != engine.Stalled)
 }
 
 // readyz says whether traffic may be sent. It may be to a sleeping engine,
 // which nothing else would wake.
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
-	st := s.eng.Status()
-	s.probe(w, r, st, (st.Phase == engine.Ready || st.Phase == engine.Asleep) && !s.gate.Draining())
+	st, sound := s.status()
+	s.probe(w, r, st, sound && (st.Phase == engine.Ready || st.Phase == engine.Asleep) && !s.gate.Draining())
 }
 
 // startupz stays good once the engine has been ready.
 func (s *Server) startupz(w http.ResponseWriter, r *http.Request) {
-	st := s.eng.Status()
+	st, _ := s.status()
 	s.probe(w, r, st, st.Phase == engine.Ready || st.Phase == engine.Asleep || s.started.Load())
 }
 

@@ -101,7 +101,7 @@ func (s *Server) refusal(err error) (e *openai.Error, reason string, ok bool) {
 
 // explain adds what the engine says of itself.
 func (s *Server) explain(e *openai.Error) {
-	st := s.eng.Status()
+	st, _ := s.status()
 	e.Phase = string(st.Phase)
 	if st.Failure != nil {
 		e.Cause = string(st.Failure.Cause)
@@ -121,7 +121,7 @@ func (x *exchange) advise(status int) {
 			h.Set("Retry-After", strconv.Itoa(int(math.Ceil(after.Seconds()))))
 			h.Set("Retry-After-Ms", strconv.FormatInt(after.Milliseconds(), 10)) // what OpenAI's and Anthropic's clients read first
 		}
-		if f := x.s.eng.Status().Failure; f != nil && !f.Retryable {
+		if st, _ := x.s.status(); st.Failure != nil && !st.Failure.Retryable {
 			h.Set("X-Should-Retry", "false") // OpenAI's clients obey it
 		}
 	case status >= 400 && status < 500 && status != http.StatusRequestTimeout && h.Get("X-Should-Retry") == "":
@@ -133,7 +133,7 @@ func (x *exchange) advise(status int) {
 // restarted engine answers. Requests to the model book it, so that they come
 // back one after the other; a probe is no request that could take a slot.
 func (x *exchange) retryAfter() time.Duration {
-	st := x.s.eng.Status()
+	st, _ := x.s.status()
 	left, learned := untilReady(st)
 	from := x.after
 	switch {

@@ -59,6 +59,7 @@ var arrows = map[string][]string{
 	"internal/engine/onnx/ort/orttest":   {},
 	"internal/dapr/daprtest":             {},
 	"internal/store/storetest":           {"internal/store"},
+	"internal/gpu/gputest":               {},
 
 	"test/arch":      {},
 	"test/protocols": {"internal/serve", "internal/caller", "internal/policy", "internal/engine", "internal/openai"},
@@ -70,7 +71,7 @@ var arrows = map[string][]string{
 }
 
 // onlyTests lists what tests may import besides the arrows of their package.
-var onlyTests = []string{"internal/engine/onnx/gguf/gguftest", "internal/engine/onnx/ort/orttest", "internal/store/storetest", "internal/dapr/daprtest"}
+var onlyTests = []string{"internal/engine/onnx/gguf/gguftest", "internal/engine/onnx/ort/orttest", "internal/store/storetest", "internal/dapr/daprtest", "internal/gpu/gputest"}
 
 // listed is the part of `go list -json` that the rules read.
 type listed struct {

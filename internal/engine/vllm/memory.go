@@ -58,6 +58,9 @@ func (p *proof) note(ctx context.Context) {
 	if err != nil {
 		p.log.Warn("read gpu memory", "err", err)
 	}
+	if err == nil && len(devices) == 0 {
+		p.log.Info("free GPU memory is not checked before restarts: no GPU is visible")
+	}
 	p.before = map[string]int64{}
 	for _, d := range devices {
 		p.before[d.Name] = d.FreeBytes
@@ -78,6 +81,9 @@ func (p *proof) wait(ctx context.Context) *engine.Failure {
 			return nil
 		}
 		short := p.short(devices)
+		if len(devices) == 0 {
+			return nil
+		}
 		if len(short) == 0 {
 			p.log.Info("gpu memory is free", "waited_seconds", time.Since(began).Seconds())
 			return nil

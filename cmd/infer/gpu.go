@@ -1,0 +1,55 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"infer/internal/engine"
+	"infer/internal/engine/vllm"
+	"infer/internal/gpu"
+	"infer/internal/serve"
+)
+
+// watchGPUs makes what knows the GPUs, and tells the server what it is good for.
+func (c *serveCmd) watchGPUs(getenv func(string) string, log *slog.Logger) *gpu.Monitor {
+	app := getenv("CONTAINER_APP_NAME")
+	if app == "" {
+		app = "infer"
+	}
+	m := gpu.New(gpu.Config{Library: c.NVMLLibrary, App: app}, log)
+	if c.Device != "cpu" { // what is not used may break
+		c.Server.Fault = m.Failure
+	}
+	c.Server.Bill = func(key, model string) serve.Bill { return m.Ledger().Begin(key, model) }
+	return m
+}
+
+// runGPUs watches until the engine has ended; until the drain it holds the
+// engine to the GPUs. A vLLM that runs elsewhere may have other GPUs than this
+// container, and one for the CPU is a build of its own, which nobody has
+// promised a GPU.
+func (c *serveCmd) runGPUs(engineCtx, ctx context.Context, g *errgroup.Group, m *gpu.Monitor, eng engine.Engine) {
+	g.Go(func() error { return m.Run(engineCtx) })
+	if c.Device == "cpu" {
+		return
+	}
+	ours := c.VLLM.URL == ""
+	rules := gpu.Rules{Required: ours && strings.HasPrefix(c.Device, "cuda"), Used: ours}
+	g.Go(func() error { return m.Guard(ctx, eng, rules) })
+}
+
+// gpuMemory is the memory of the GPUs as the supervisor of vLLM asks for it.
+type gpuMemory struct{ m *gpu.Monitor }
+
+// Devices implements vllm.Memory.
+func (g gpuMemory) Devices(ctx context.Context) ([]vllm.Device, error) {
+	all, err := g.m.Memory(ctx)
+	devices := make([]vllm.Device, 0, len(all))
+	for _, d := range all {
+		devices = append(devices, vllm.Device{Name: d.Name, FreeBytes: d.FreeBytes, TotalBytes: d.TotalBytes})
+	}
+	return devices, err
+}
