@@ -101,7 +101,8 @@ func (c *batchCmd) remote(ctx context.Context, o jobs.OneShot) (jobs.Tally, erro
 func (c *batchCmd) local(ctx context.Context, p process, o jobs.OneShot) (jobs.Tally, error) {
 	s := &c.Server
 	log := s.logger(p.stderr)
-	eng, err := s.engine(log)
+	gpus := s.watchGPUs(p.getenv, log)
+	eng, err := s.engine(gpus, log)
 	if err != nil {
 		return jobs.Tally{}, usageError{err}
 	}
@@ -122,6 +123,7 @@ func (c *batchCmd) local(ctx context.Context, p process, o jobs.OneShot) (jobs.T
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return eng.Run(engineCtx) })
 	g.Go(func() error { defer stopEngine(); return srv.Run(ctx, ln) })
+	s.runGPUs(engineCtx, ctx, g, gpus, eng)
 	g.Go(func() error {
 		defer stop()
 		tally, asked = o.Run(ctx, srv.Own("", false))
