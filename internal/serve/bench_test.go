@@ -2,12 +2,15 @@ package serve
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
+	"infer/internal/caller"
 	"infer/internal/engine"
 	"infer/internal/openai"
 )
@@ -73,15 +76,41 @@ func BenchmarkStream(b *testing.B) {
 	}
 }
 
-// BenchmarkRequest is one request without an engine's work and without a socket.
+// BenchmarkRequest is one request without an engine's work and without a
+// socket: everybody may call, one of a thousand keys is needed, and that key
+// has limits.
 func BenchmarkRequest(b *testing.B) {
-	f := newFixture(b, config(), ready(1), func(w http.ResponseWriter, r *http.Request) {
-		s := openai.NewStream(w)
-		_ = s.Done()
-	})
-	b.ReportAllocs()
-	for b.Loop() {
-		r := httptest.NewRequestWithContext(context.Background(), "POST", "/v1/chat/completions", strings.NewReader(chat))
-		f.Handler().ServeHTTP(drop{http.Header{}}, r)
+	var thousand strings.Builder
+	for i := range 999 {
+		fmt.Fprintf(&thousand, "other-%d:other-%d-0123456789abcdef\n", i, i)
+	}
+	for _, arm := range []struct{ name, keys string }{
+		{"open", ""},
+		{"keys", thousand.String() + "ann:" + annKey},
+		{"limits", thousand.String() + "ann:" + annKey + "::rpm=1000000000,tpm=1000000000,concurrency=8,models=small|Qwen/Qwen3-0.6B"},
+	} {
+		b.Run(arm.name, func(b *testing.B) {
+			cfg := config()
+			if arm.keys != "" {
+				d, err := caller.Open(caller.Config{Keys: arm.keys}, slog.New(slog.DiscardHandler))
+				if err != nil {
+					b.Fatal(err)
+				}
+				cfg.Callers = &Callers{Keys: d}
+			}
+			f := newFixture(b, cfg, ready(1), func(w http.ResponseWriter, r *http.Request) {
+				s := openai.NewStream(w)
+				_ = s.Done()
+			})
+			b.ReportAllocs()
+			for b.Loop() {
+				r := httptest.NewRequestWithContext(context.Background(), "POST", "/v1/chat/completions", strings.NewReader(chat))
+				r.Header.Set("Authorization", "Bearer "+annKey)
+				w := drop{http.Header{}}
+				if f.Handler().ServeHTTP(w, r); w.h.Get("Www-Authenticate") != "" {
+					b.Fatal("not let in")
+				}
+			}
+		})
 	}
 }
