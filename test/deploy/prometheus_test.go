@@ -78,7 +78,7 @@ func get(address string) (string, bool) {
 }
 
 // infer starts the program with the real model and returns its address.
-func infer(t *testing.T) string {
+func infer(t *testing.T, args ...string) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "infer")
 	if out, err := exec.Command("go", "build", "-C", "../..", "-buildvcs=false", "-o", binary, "./cmd/infer").CombinedOutput(); err != nil {
@@ -90,8 +90,8 @@ func infer(t *testing.T) string {
 		}
 	}
 	addr := freePort(t)
-	program(t, binary, "serve", "--listen", addr, "--model", os.Getenv("INFER_TEST_MODEL_GGUF"), "--served-model-name=m",
-		"--onnx-library", os.Getenv("INFER_TEST_ONNXRUNTIME"), "--slots=2", "--threads=1", "--cache", t.TempDir())
+	program(t, binary, append([]string{"serve", "--listen", addr, "--model", os.Getenv("INFER_TEST_MODEL_GGUF"), "--served-model-name=m",
+		"--onnx-library", os.Getenv("INFER_TEST_ONNXRUNTIME"), "--slots=2", "--threads=1", "--cache", t.TempDir()}, args...)...)
 	eventually(t, "infer to be ready", func() bool { _, ok := get("http://" + addr + "/readyz"); return ok })
 	return addr
 }
