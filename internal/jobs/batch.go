@@ -123,7 +123,7 @@ func (s *Service) advance(base, ctx context.Context, h *holding, t *task) error 
 			return err
 		case !moved:
 			s.log.Error("batch given up with what it has", "key", h.key, "attempts", t.Attempts)
-			return s.finalize(base, h, t, errGivenUp)
+			return s.finalize(base, h, errGivenUp)
 		}
 	}
 	err = s.runLines(ctx, h, t)
@@ -134,7 +134,7 @@ func (s *Service) advance(base, ctx context.Context, h *holding, t *task) error 
 	if err != nil {
 		return err
 	}
-	return s.finalize(base, h, t, cause)
+	return s.finalize(base, h, cause)
 }
 
 // validate reads the whole input once. A batch with a fault runs nothing.
@@ -285,7 +285,7 @@ func (s *Service) storeLine(ctx context.Context, t *task, number int, r *lineRes
 
 // finalize writes the files and ends the batch. cause says why lines may have
 // no result.
-func (s *Service) finalize(ctx context.Context, h *holding, t *task, cause error) error {
+func (s *Service) finalize(ctx context.Context, h *holding, cause error) error {
 	t, err := s.persist(ctx, h.key, func(t *task) error {
 		t.Batch.FinalizingAt = time.Now()
 		if t.Batch.Status == inProgress {

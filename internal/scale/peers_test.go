@@ -50,7 +50,7 @@ func says(saturation float64, demand int) http.HandlerFunc {
 			http.NotFound(w, r)
 			return
 		}
-		fmt.Fprintf(w, `{"saturation":%v,"demand":%d,"phase":"ready"}`, saturation, demand)
+		_, _ = fmt.Fprintf(w, `{"saturation":%v,"demand":%d,"phase":"ready"}`, saturation, demand)
 	}
 }
 
