@@ -24,6 +24,10 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// patience is with processes on a busy machine: whoever waits so long sees a
+// fault, and whoever does not loses no time.
+const patience = 2 * time.Minute
+
 // program returns a command that runs infer with args and only the variables
 // of env.
 func program(t *testing.T, env []string, args ...string) *exec.Cmd {
@@ -32,7 +36,7 @@ func program(t *testing.T, env []string, args ...string) *exec.Cmd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, self, args...)
 	cmd.Env = append([]string{asProgram + "=1", "HOME=" + t.TempDir()}, env...)

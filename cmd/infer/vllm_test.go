@@ -143,7 +143,8 @@ exec sleep 1000
 			_ = syscall.Kill(pid, syscall.SIGKILL) // it has gone, unless the test failed
 		}
 	})
-	// The guard is started after vLLM, and the kill must not come between.
+	// The guard, who knows what to do from its first moment, is started after
+	// vLLM, and the kill must not come between.
 	wait(t, "the guard", func() bool { return children(t, cmd.Process.Pid) == 2 })
 	if len(family) != 3 || !slices.ContainsFunc(family, runs) {
 		t.Fatalf("vLLM's processes are %v", family)
@@ -161,7 +162,7 @@ func wait(t *testing.T, what string, done func() bool) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for began := time.Now(); !done(); <-tick.C {
-		if time.Since(began) > 20*time.Second {
+		if time.Since(began) > patience {
 			t.Fatalf("%s did not come", what)
 		}
 	}

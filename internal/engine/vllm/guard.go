@@ -2,9 +2,9 @@ package vllm
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -26,22 +26,27 @@ type guard struct {
 	input io.Closer
 }
 
-// startGuard runs command, which must call Guard with its input.
+// startGuard runs command, which must call Guard with its input. Its
+// instruction waits in the pipe before it is started: were this process killed
+// between the two, the guard would end nobody.
 func startGuard(command []string, f family) (*guard, error) {
-	cmd := exec.Command(command[0], command[1:]...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // what ends our group must not end it
-	input, err := cmd.StdinPipe()
+	read, input, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("start the guard: %w", err)
 	}
+	defer func() { _ = read.Close() }() // the guard has its own
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // what ends our group must not end it
+	cmd.Stdin = read
+	if _, err := fmt.Fprintf(input, "%d %s\n", f.leader, f.mark); err != nil { // the pipe holds far more
+		_ = input.Close()
+		return nil, fmt.Errorf("instruct the guard: %w", err)
+	}
 	if err := cmd.Start(); err != nil {
+		_ = input.Close()
 		return nil, fmt.Errorf("start the guard: %w", err)
 	}
-	g := &guard{cmd: cmd, input: input}
-	if _, err := fmt.Fprintf(input, "%d %s\n", f.leader, f.mark); err != nil {
-		return nil, errors.Join(fmt.Errorf("instruct the guard: %w", err), g.dismiss())
-	}
-	return g, nil
+	return &guard{cmd: cmd, input: input}, nil
 }
 
 // dismiss lets the guard go once the family is gone, which it sees for itself.
