@@ -152,11 +152,7 @@ func (q *quick) count(t *testing.T, n, kills, parallel int, answered map[string]
 	}
 }
 
-const (
-	killLines    = 200
-	kills        = 20
-	killParallel = 4
-)
+const killParallel = 4
 
 // A batch command that is killed goes on where it was, and asks for nothing
 // that its output has.

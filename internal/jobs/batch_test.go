@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -47,8 +48,12 @@ func count(o map[string]any, name string) int {
 
 func TestBatch(t *testing.T) {
 	alone(t, func(t *testing.T, r *replica, e *engine) {
-		most := 0
-		e.before = func(string) { most = max(most, len(r.s.lines)) }
+		var most atomic.Int64
+		e.before = func(string) {
+			n := int64(len(r.s.lines))
+			for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
+			}
+		}
 		e.reply = func(w http.ResponseWriter, prompt string) bool {
 			if prompt == "p3" {
 				openai.WriteError(w, openai.Invalid("prompt", openai.CodeInvalidValue, "not three"))
@@ -71,8 +76,8 @@ func TestBatch(t *testing.T) {
 		if !strings.Contains(bad[0], `"custom_id":"c3","response":{"status_code":400`) || !strings.Contains(bad[0], "not three") {
 			t.Errorf("error line %s", bad[0])
 		}
-		if most != config().Parallel {
-			t.Errorf("%d lines ran at once, want %d", most, config().Parallel)
+		if n := most.Load(); n != int64(config().Parallel) {
+			t.Errorf("%d lines ran at once, want %d", n, config().Parallel)
 		}
 		if f := r.must("GET", "/v1/files/"+o["output_file_id"].(string), ""); f["purpose"] != "batch_output" || f["filename"] != id+"_output.jsonl" {
 			t.Errorf("output file %v", f)
