@@ -47,7 +47,9 @@ func (c *simulateCmd) run(ctx context.Context, p process) error {
 		if err := g.Wait(); err != nil {
 			return usageError{err}
 		}
-		fmt.Fprintf(p.stdout, "%s, %.1f hours\n", t.Name, t.Seconds/3600)
+		if _, err := fmt.Fprintf(p.stdout, "%s, %.1f hours\n", t.Name, t.Seconds/3600); err != nil {
+			return err
+		}
 		if err := simulate.Table(p.stdout, results); err != nil {
 			return err
 		}
