@@ -39,7 +39,7 @@ func TestOneShotGoesOn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := f.WriteString(`{"id":"batch_req_3","custom_id":"c2","resp`); err != nil {
+		if _, err := f.WriteString(`{"id":"batch_req_3","custom_id":"c2","resp` + strings.Repeat("x", 4000)); err != nil {
 			t.Fatal(err)
 		}
 		_ = f.Close() // it was written
@@ -49,7 +49,7 @@ func TestOneShotGoesOn(t *testing.T) {
 			t.Errorf("second run: %+v, %v; want %+v", tally, err, want)
 		}
 		text, err := os.ReadFile(out)
-		if n := strings.Count(string(text), "\n"); err != nil || n != 6 || strings.Contains(string(text), `"resp{`) {
+		if n := strings.Count(string(text), "\n"); err != nil || n != 6 || !strings.HasSuffix(string(text), "}\n") {
 			t.Errorf("%d lines, %v:\n%s", n, err, text)
 		}
 	})
