@@ -33,14 +33,12 @@ type embedder struct {
 // a fault is for a client that left.
 type encoderRoute func(m *embedder, f fields, model string, r *http.Request) (any, *openai.Error)
 
-// encoderRoutes never wake the model that chats or wait for it.
+// encoderRoutes never wake the model that chats or wait for it. The server has
+// made these paths of their aliases.
 var encoderRoutes = map[string]encoderRoute{
 	"/v1/embeddings": (*embedder).embeddings,
 	"/v1/rerank":     (*embedder).rerank,
-	"/v2/rerank":     (*embedder).rerank,
-	"/rerank":        (*embedder).rerank,
 	"/v1/score":      (*embedder).scores,
-	"/score":         (*embedder).scores,
 	"/classify":      (*embedder).classify,
 }
 

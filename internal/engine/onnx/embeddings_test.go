@@ -238,12 +238,7 @@ func TestRerankByCosine(t *testing.T) {
 	if a.Results[0].Score <= a.Results[1].Score || a.Results[0].Score > 1 || a.Usage.Total == 0 {
 		t.Errorf("scores %+v, usage %+v", a.Results, a.Usage)
 	}
-	for _, path := range []string{"/rerank", "/v2/rerank"} {
-		if _, same := encode(t, srv, path, `{"query":"capital of france","documents":["I like cats","Paris is the capital of France"]}`); len(same.Results) != 2 || same.Results[0].Index != 1 {
-			t.Errorf("%s: %+v", path, same)
-		}
-	}
-	_, b := encode(t, srv, "/score", `{"text_1":"capital of france","text_2":["I like cats","Paris is the capital of France"]}`)
+	_, b := encode(t, srv, "/v1/score", `{"text_1":"capital of france","text_2":["I like cats","Paris is the capital of France"]}`)
 	if len(b.Data) != 2 || math.Abs(b.Data[1].Score-a.Results[0].Score) > 0.02 {
 		t.Errorf("score %+v, rerank %+v", b.Data, a.Results)
 	}

@@ -1,9 +1,6 @@
 package vllm
 
-import (
-	"bytes"
-	"encoding/json/jsontext"
-)
+import "bytes"
 
 // askUsage makes a streaming body ask vLLM for the usage in every chunk, so
 // that tokens are known also of a stream that is cut, and says what the client
@@ -56,11 +53,4 @@ func splice(body []byte, from, to int, text string) []byte {
 	out = append(out, body[:from]...)
 	out = append(out, text...)
 	return append(out, body[to:]...)
-}
-
-// appendQuoted appends s as a JSON string. What is not UTF-8 becomes U+FFFD,
-// which is all that AppendQuote has to complain about.
-func appendQuoted(dst []byte, s string) []byte {
-	quoted, _ := jsontext.AppendQuote(dst, s)
-	return quoted
 }

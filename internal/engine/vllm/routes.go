@@ -6,11 +6,9 @@ import "net/http"
 type protocol int
 
 const (
-	other     protocol = iota // passed on as it is; usage is read where it is found
-	chat                      // chunks of chat or text completions
-	audio                     // chunks of the same form, of a recording; nothing is taken from them
-	messages                  // Anthropic's events
-	responses                 // OpenAI's events of the Responses API
+	other protocol = iota // passed on as it is; usage is read where it is found
+	chat                  // chunks of chat or text completions
+	audio                 // chunks of the same form, of a recording; nothing is taken from them
 )
 
 // route is one path of vLLM that requests may reach.
@@ -22,20 +20,18 @@ type route struct {
 // routes is the allowlist: what is not here never reaches vLLM, whose other
 // paths load adapters, stop the engine, run code or bypass the key
 // (https://docs.vllm.ai/en/latest/usage/security.html). A build or a model that
-// lacks one answers 404.
+// lacks one answers 404. The Responses and Messages APIs are not here: this
+// server makes chat completions of them.
 var routes = map[string]map[string]route{
-	"/v1/chat/completions":      {http.MethodPost: {chat, true}},
-	"/v1/completions":           {http.MethodPost: {chat, true}},
-	"/v1/responses":             {http.MethodPost: {responses, true}},
-	"/v1/messages":              {http.MethodPost: {messages, true}},
-	"/v1/messages/count_tokens": {http.MethodPost: {}},
-	"/v1/embeddings":            {http.MethodPost: {other, true}},
-	"/v1/rerank":                {http.MethodPost: {other, true}},
-	"/v1/score":                 {http.MethodPost: {other, true}},
-	"/classify":                 {http.MethodPost: {other, true}},
-	"/pooling":                  {http.MethodPost: {other, true}},
-	"/v1/audio/transcriptions":  {http.MethodPost: {audio, true}},
-	"/v1/audio/translations":    {http.MethodPost: {audio, true}},
-	"/tokenize":                 {http.MethodPost: {}},
-	"/detokenize":               {http.MethodPost: {}},
+	"/v1/chat/completions":     {http.MethodPost: {chat, true}},
+	"/v1/completions":          {http.MethodPost: {chat, true}},
+	"/v1/embeddings":           {http.MethodPost: {other, true}},
+	"/v1/rerank":               {http.MethodPost: {other, true}},
+	"/v1/score":                {http.MethodPost: {other, true}},
+	"/classify":                {http.MethodPost: {other, true}},
+	"/pooling":                 {http.MethodPost: {other, true}},
+	"/v1/audio/transcriptions": {http.MethodPost: {audio, true}},
+	"/v1/audio/translations":   {http.MethodPost: {audio, true}},
+	"/tokenize":                {http.MethodPost: {}},
+	"/detokenize":              {http.MethodPost: {}},
 }

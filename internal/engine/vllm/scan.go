@@ -90,16 +90,6 @@ func closes(text []byte) int {
 	return n
 }
 
-// members finds a member of a member.
-func members(text []byte, names ...string) []byte {
-	for _, name := range names {
-		if text = member(text, name).of(text); text == nil {
-			return nil
-		}
-	}
-	return text
-}
-
 // isName compares a quoted name, which may be escaped, with a plain one.
 func isName(quoted []byte, name string) bool {
 	if bytes.IndexByte(quoted, '\\') < 0 {

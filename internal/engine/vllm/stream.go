@@ -3,12 +3,10 @@ package vllm
 import (
 	"bytes"
 	"errors"
-
-	"infer/internal/openai"
 )
 
-// maxEventBytes bounds one event, and so the memory of a stream. The largest
-// that vLLM sends is the last of a Responses stream, which repeats the answer.
+// maxEventBytes bounds one event, and so the memory of a stream. A chunk that
+// says the prompt's own log probabilities is the largest that vLLM sends.
 const maxEventBytes = 16 << 20
 
 // errEventTooLong ends a stream whose event is over maxEventBytes.
@@ -88,15 +86,10 @@ func (s *stream) event(dst, ev []byte) []byte {
 		return s.error(dst, data)
 	}
 	s.events++
-	switch s.protocol {
-	case chat, audio:
-		return s.chunk(dst, ev, data, at)
-	case messages:
-		s.message(data)
-	case responses:
-		s.response(data)
+	if s.protocol == other {
+		return append(dst, ev...)
 	}
-	return append(dst, ev...)
+	return s.chunk(dst, ev, data, at)
 }
 
 // eventData returns the data of an event and where it begins. It is nil for a
@@ -142,48 +135,9 @@ func (s *stream) chunk(dst, ev, data []byte, at int) []byte {
 	return append(dst, ev...)
 }
 
-// message reads the usage of an Anthropic stream, whose deltas have none.
-func (s *stream) message(data []byte) {
-	switch kind := member(data, "type").of(data); string(kind) {
-	case `"message_start"`:
-		if u, ok := readUsage(members(data, "message", "usage")); ok {
-			s.tally.total.prompt, s.tally.total.cached = u.prompt, u.cached
-		}
-	case `"content_block_delta"`:
-		s.tally.guess(1)
-	case `"message_delta"`:
-		if u, ok := readUsage(members(data, "usage")); ok {
-			u.prompt = max(u.prompt, s.tally.total.prompt)
-			u.cached = max(u.cached, s.tally.total.cached)
-			s.tally.sum(u)
-		}
-	case `"message_stop"`:
-		s.done = true
-	}
-}
-
-// response reads the usage of a Responses stream: its last event has it.
-func (s *stream) response(data []byte) {
-	kind := member(data, "type").of(data)
-	switch string(kind) {
-	case `"response.completed"`, `"response.incomplete"`, `"response.failed"`:
-		if u, ok := readUsage(members(data, "response", "usage")); ok {
-			s.tally.sum(u)
-		}
-		s.done = true
-	default:
-		if bytes.HasSuffix(kind, []byte(`.delta"`)) {
-			s.tally.guess(1)
-		}
-	}
-}
-
 func (s *stream) isError(data []byte) bool {
 	if !bytes.Contains(data, []byte(`"error"`)) { // nearly every event
 		return false
-	}
-	if s.protocol == messages {
-		return bytes.Equal(member(data, "type").of(data), []byte(`"error"`))
 	}
 	v := member(data, "error").of(data)
 	return len(v) > 0 && v[0] != 'n' // null is no error
@@ -194,21 +148,9 @@ func (s *stream) error(dst, data []byte) []byte {
 	e := wireError(500, data, "")
 	s.failed = true
 	s.dead = s.dead || engineDead(data)
-	if s.protocol == messages {
-		s.done = true
-		return appendMessagesError(dst, e)
-	}
 	dst = append(dst, "data: "...)
 	dst = append(dst, e.Body()...)
 	return append(dst, "\n\n"...)
-}
-
-// appendMessagesError writes the error event of an Anthropic stream, which is
-// also its last: https://docs.anthropic.com/en/docs/build-with-claude/streaming
-func appendMessagesError(dst []byte, e *openai.Error) []byte {
-	dst = append(dst, "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"api_error\",\"message\":"...)
-	dst = appendQuoted(dst, e.Message)
-	return append(dst, "}}\n\n"...)
 }
 
 // whole says whether the stream may end here.

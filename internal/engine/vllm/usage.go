@@ -9,7 +9,7 @@ import (
 // usage is what vLLM says a request has cost so far.
 type usage struct{ prompt, cached, completion int }
 
-// readUsage understands the three protocols' names. ok is false for null.
+// readUsage reads the usage of a chunk or of a whole answer. ok is false for null.
 func readUsage(text []byte) (u usage, ok bool) {
 	if len(text) == 0 || text[0] != '{' {
 		return usage{}, false
@@ -21,14 +21,12 @@ func readUsage(text []byte) (u usage, ok bool) {
 		}
 		i = m.end
 		switch string(text[m.at:nameEnd]) {
-		case `"prompt_tokens"`, `"input_tokens"`:
+		case `"prompt_tokens"`:
 			u.prompt = number(m.of(text))
-		case `"completion_tokens"`, `"output_tokens"`:
+		case `"completion_tokens"`:
 			u.completion = number(m.of(text))
-		case `"cache_read_input_tokens"`:
-			u.cached = number(m.of(text))
-		case `"prompt_tokens_details"`, `"input_tokens_details"`:
-			u.cached = max(u.cached, number(member(m.of(text), "cached_tokens").of(m.of(text))))
+		case `"prompt_tokens_details"`:
+			u.cached = number(member(m.of(text), "cached_tokens").of(m.of(text)))
 		}
 	}
 }

@@ -10,9 +10,8 @@ import (
 	"infer/internal/openai"
 )
 
-// complaint is what vLLM's error bodies have in common. They come in four
-// shapes: an object with an integer code, a string, FastAPI's detail, and
-// Anthropic's.
+// complaint is what vLLM's error bodies have in common. They come in three
+// shapes: an object with an integer code, a string, and FastAPI's detail.
 type complaint struct {
 	message string
 	kind    string
