@@ -147,6 +147,7 @@ func (c *serveCmd) run(ctx context.Context, p process) error {
 	if err != nil {
 		return usageError{err}
 	}
+	defer sidecar.Close() // the last results are stored through it
 	st, err := openState(c.State, sidecar)
 	if err != nil {
 		return err

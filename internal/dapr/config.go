@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -88,6 +89,12 @@ func (c Config) Faults() error {
 		if !names.MatchString(topic) {
 			fault("dapr-topic, dapr-reply-topics: %q is no topic's name", topic)
 		}
+	}
+	if c.DeadLetter != "" && !names.MatchString(c.DeadLetter) {
+		fault("dapr-dead-letter: %q is no topic's name", c.DeadLetter)
+	}
+	if c.DeadLetter == c.Topic || slices.Contains(c.ReplyTopics, c.Topic) {
+		fault("dapr-topic: %q is also a topic of replies or of dead letters; what is published would come back as a request", c.Topic)
 	}
 	if len(c.ReplyTopics) == 0 {
 		fault("dapr-reply-topics: give one topic at least; results go to the first")

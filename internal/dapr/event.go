@@ -46,10 +46,19 @@ type work struct {
 	Deadline string         `json:"deadline"`
 }
 
+// nameOf is unique to an event, as CloudEvents has it; its id alone is not.
+func nameOf(e *pb.TopicEventRequest) string { return e.GetSource() + "/" + e.GetId() }
+
+// ours says that e is one that this program publishes: answered, it would be
+// followed by another without end, where topics lead in a circle.
+func ours(e *pb.TopicEventRequest) bool {
+	return slices.Contains([]string{typeResult, typeError, typeDelta}, e.GetType())
+}
+
 // parse reads an event. The request is usable for a reply also when there is an
 // error.
 func (s *Sidecar) parse(e *pb.TopicEventRequest) (request, *openai.Error) {
-	r := request{name: e.GetSource() + "/" + e.GetId(), id: e.GetId(), url: "/v1/chat/completions", replyTo: s.cfg.ReplyTopics[0]}
+	r := request{name: nameOf(e), id: e.GetId(), url: "/v1/chat/completions", replyTo: s.cfg.ReplyTopics[0]}
 	extension := func(name string) string { return e.GetExtensions().GetFields()[name].GetStringValue() }
 	r.trace = trace{extension("traceparent"), extension("tracestate")}
 	if at, err := time.Parse(time.RFC3339, extension("expiration")); err == nil {

@@ -105,7 +105,9 @@ func (f *fake) SubscribeTopicEventsAlpha1(stream pb.Dapr_SubscribeTopicEventsAlp
 	if err != nil {
 		return err
 	}
+	left := make(chan struct{}) // closed when the other side sends no more
 	go func() {
+		defer close(left)
 		for {
 			m, err := stream.Recv()
 			if err != nil {
@@ -125,6 +127,8 @@ func (f *fake) SubscribeTopicEventsAlpha1(stream pb.Dapr_SubscribeTopicEventsAlp
 			}
 		case <-broken:
 			return status.Error(codes.Unavailable, "the sidecar stops")
+		case <-left:
+			return status.Error(codes.Canceled, "unsubscribed")
 		case <-stream.Context().Done():
 			return stream.Context().Err()
 		}

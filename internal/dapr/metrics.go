@@ -19,13 +19,13 @@ type metrics struct {
 
 func newMetrics(reg prometheus.Registerer, s *Sidecar) (*metrics, error) {
 	m := &metrics{
-		events:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "infer_dapr_events_total", Help: "Events of the topic of requests by what became of them; left ones come again."}, []string{"outcome"}),
+		events:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "infer_dapr_events_total", Help: "Events of the topic of requests by what became of them; left ones come again, duplicates came while the first was worked on."}, []string{"outcome"}),
 		running:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "infer_dapr_events_running", Help: "Events of the topic that are worked on."}),
 		subscribed: prometheus.NewGauge(prometheus.GaugeOpts{Name: "infer_dapr_subscribed", Help: "1 while there is a subscription to the topic of requests."}),
 		reconnects: prometheus.NewCounter(prometheus.CounterOpts{Name: "infer_dapr_subscription_ends_total", Help: "Subscriptions that ended before this program did."}),
 		crowds:     prometheus.NewCounter(prometheus.CounterOpts{Name: "infer_dapr_events_delayed_total", Help: "Events that waited because as many as allowed were worked on."}),
 	}
-	for _, outcome := range []string{"done", "failed", "refused", "left"} {
+	for _, outcome := range []string{"done", "failed", "refused", "left", "duplicate"} {
 		m.events.WithLabelValues(outcome)
 	}
 	up := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "infer_dapr_sidecar_ready", Help: "1 while the sidecar answers and has loaded its components."},

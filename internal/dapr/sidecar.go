@@ -105,6 +105,14 @@ func New(cfg Config, program Program, reg prometheus.Registerer, log *slog.Logge
 	return s, nil
 }
 
+// Close ends the connection, after everything that uses it has ended. Without
+// a sidecar, s is nil, there is none.
+func (s *Sidecar) Close() {
+	if s != nil {
+		_ = s.conn.Close()
+	}
+}
+
 func (s *Sidecar) say(to *atomic.Pointer[string], text string) { to.Store(&text) }
 
 // Ready says whether the sidecar answers and has loaded its components.
@@ -121,9 +129,8 @@ func (s *Sidecar) Detail() string {
 
 // Run probes the sidecar, tells it what this replica is and works on the topic
 // of requests until ctx ends and the work in flight has ended, at the latest
-// cfg.Drain later. It returns nil.
+// cfg.Drain later. It returns nil. The connection stays for a Store.
 func (s *Sidecar) Run(ctx context.Context) error {
-	defer func() { _ = s.conn.Close() }()
 	var wg sync.WaitGroup
 	if s.cfg.PubSub != "" {
 		wg.Go(func() { s.subscribe(ctx) })

@@ -102,7 +102,8 @@ func (st *Store) load(ctx context.Context, key string) (r record, ok bool, err e
 func (st *Store) save(ctx context.Context, key string, r record, ttl time.Duration, etag string) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	var meta map[string]string
+	// Without an end, Redis would keep the one that the value had before.
+	meta := map[string]string{"ttlInSeconds": "-1"}
 	if ttl > 0 {
 		// A second more than the value says, so that the value decides.
 		meta = map[string]string{"ttlInSeconds": strconv.FormatInt(int64(ttl/time.Second)+2, 10)}

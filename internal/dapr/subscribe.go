@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +17,9 @@ const (
 	minBackoff = 500 * time.Millisecond
 	maxBackoff = 30 * time.Second
 )
+
+// closeTimeout is how long the sidecar may take to end a stream.
+const closeTimeout = 2 * time.Second
 
 // subscribe keeps one subscription to the topic of requests until ctx ends. A
 // stream that breaks is opened again, for as long as it takes: the SDK's own
@@ -65,9 +69,17 @@ type subscription struct {
 	sending sync.Mutex // a stream takes one sender at a time
 
 	mu         sync.Mutex
-	inFlight   map[string]int // by event; more than 1 for duplicates
+	inFlight   map[string]*flight // by the event's id
 	duplicated bool
 	idle       chan struct{} // has a mark when nothing is in flight after a duplicate
+}
+
+// flight is what is worked on under one id. Ids of different sources may be the
+// same, and the sidecar takes one answer for all: it is given when all are done.
+type flight struct {
+	names []string // sources and ids
+	open  int
+	left  bool // one at least must come again
 }
 
 // session subscribes once and works until the stream breaks or ctx ends. In
@@ -76,7 +88,7 @@ func (s *Sidecar) session(ctx context.Context) error {
 	// The stream outlives ctx, so that work in flight can be answered.
 	streamCtx, closeStream := context.WithCancel(context.WithoutCancel(ctx))
 	defer closeStream()
-	sub := &subscription{s: s, slots: make(chan struct{}, s.concurrency()), inFlight: map[string]int{}, idle: make(chan struct{}, 1)}
+	sub := &subscription{s: s, slots: make(chan struct{}, s.concurrency()), inFlight: map[string]*flight{}, idle: make(chan struct{}, 1)}
 	opening := context.AfterFunc(ctx, closeStream)
 	err := sub.open(streamCtx)
 	if !opening() {
@@ -92,6 +104,13 @@ func (s *Sidecar) session(ctx context.Context) error {
 	// Work ends some time after ctx did, and is then left unanswered.
 	workCtx, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWork()
+	defer context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(s.cfg.Drain):
+			stopWork()
+		case <-workCtx.Done():
+		}
+	})()
 	var work sync.WaitGroup
 	broken := make(chan error, 1)
 	go func() { broken <- sub.receive(ctx, workCtx, &work) }()
@@ -102,13 +121,11 @@ func (s *Sidecar) session(ctx context.Context) error {
 		work.Wait()
 		return err
 	case <-sub.idle:
-		closeStream()
-		s.log.Debug("the stream of events is closed", "err", <-broken)
+		sub.close(closeStream, broken)
 		work.Wait()
 		return errRefresh
 	case <-ctx.Done():
 	}
-	defer time.AfterFunc(s.cfg.Drain, stopWork).Stop()
 	ended := make(chan struct{})
 	go func() { work.Wait(); close(ended) }()
 	select {
@@ -117,10 +134,27 @@ func (s *Sidecar) session(ctx context.Context) error {
 		broken <- err
 		work.Wait()
 	}
-	closeStream() // the sidecar does not end while a stream is open
-	s.log.Debug("the stream of events is closed", "err", <-broken)
+	sub.close(closeStream, broken) // the sidecar does not end while a stream is open
 	work.Wait()
 	return ctx.Err()
+}
+
+// close tells the sidecar that no more comes, so that it reads the answers that
+// are on their way, and cuts the stream if it does not end it then.
+func (sub *subscription) close(cut func(), broken <-chan error) {
+	sub.sending.Lock()
+	_ = sub.stream.CloseSend() // always nil
+	sub.sending.Unlock()
+	timer := time.NewTimer(closeTimeout)
+	defer timer.Stop()
+	var err error
+	select {
+	case err = <-broken:
+	case <-timer.C:
+		cut()
+		err = <-broken
+	}
+	sub.s.log.Debug("the stream of events is closed", "err", err)
 }
 
 // concurrency is how many events are worked on at once.
@@ -166,36 +200,41 @@ func (sub *subscription) receive(ctx, workCtx context.Context, work *sync.WaitGr
 			return fmt.Errorf("receive: %w", err)
 		}
 		e := m.GetEventMessage()
-		if e == nil {
+		if e == nil || ctx.Err() != nil || !sub.begin(e) {
 			continue
 		}
-		select {
-		case sub.slots <- struct{}{}:
-		default:
-			sub.s.crowded()
-			select {
-			case sub.slots <- struct{}{}:
-			case <-ctx.Done():
-				continue
-			case <-sub.stream.Context().Done():
-				continue
-			}
-		}
-		if ctx.Err() != nil {
-			<-sub.slots
+		if !sub.place(ctx) {
+			sub.end(e.GetId(), false)
+			sub.settle()
 			continue
 		}
-		sub.begin(e.GetId())
 		work.Go(func() {
 			defer func() { <-sub.slots }()
-			defer sub.end(e.GetId())
 			sub.s.metrics.running.Inc()
 			defer sub.s.metrics.running.Dec()
-			if status, ok := sub.s.handle(workCtx, ctx, e); ok {
+			if status, ok := sub.s.handle(workCtx, ctx, e); sub.end(e.GetId(), ok) {
 				sub.answer(e.GetId(), status)
 			}
+			sub.settle()
 		})
 	}
+}
+
+// place waits for a place for one event, and says whether it has one.
+func (sub *subscription) place(ctx context.Context) bool {
+	select {
+	case sub.slots <- struct{}{}:
+		return true
+	default:
+		sub.s.crowded()
+	}
+	select {
+	case sub.slots <- struct{}{}:
+		return true
+	case <-ctx.Done():
+	case <-sub.stream.Context().Done():
+	}
+	return false
 }
 
 // crowded notes that the component hands over more than is worked on.
@@ -206,21 +245,45 @@ func (s *Sidecar) crowded() {
 	}
 }
 
-func (sub *subscription) begin(id string) {
+// begin says whether to work on e. One that is worked on already is not begun a
+// second time: the answer of the first is the answer of both.
+func (sub *subscription) begin(e *pb.TopicEventRequest) bool {
 	sub.mu.Lock()
 	defer sub.mu.Unlock()
-	sub.inFlight[id]++
-	if sub.inFlight[id] > 1 {
+	f := sub.inFlight[e.GetId()]
+	if f == nil {
+		f = &flight{}
+		sub.inFlight[e.GetId()] = f
+	} else {
 		sub.duplicated = true
 	}
+	name := nameOf(e)
+	if slices.Contains(f.names, name) {
+		sub.s.metrics.events.WithLabelValues("duplicate").Inc()
+		return false
+	}
+	f.names = append(f.names, name)
+	f.open++
+	return true
 }
 
-func (sub *subscription) end(id string) {
+// end notes that the work on one event has ended, and says whether to answer.
+func (sub *subscription) end(id string, ok bool) bool {
 	sub.mu.Lock()
 	defer sub.mu.Unlock()
-	if sub.inFlight[id]--; sub.inFlight[id] == 0 {
-		delete(sub.inFlight, id)
+	f := sub.inFlight[id]
+	f.left = f.left || !ok
+	if f.open--; f.open > 0 {
+		return false
 	}
+	delete(sub.inFlight, id)
+	return !f.left
+}
+
+// settle marks that nothing is in flight after a duplicate.
+func (sub *subscription) settle() {
+	sub.mu.Lock()
+	defer sub.mu.Unlock()
 	if sub.duplicated && len(sub.inFlight) == 0 {
 		select {
 		case sub.idle <- struct{}{}:

@@ -7,7 +7,9 @@ import (
 	"encoding/hex"
 	"encoding/json/v2"
 	"errors"
+	"fmt"
 	"net/http"
+	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -41,6 +43,11 @@ var errLeft = errors.New("the program stops")
 func (s *Sidecar) handle(ctx, stopping context.Context, e *pb.TopicEventRequest) (outcome pb.TopicEventResponse_TopicEventResponseStatus, ok bool) {
 	r, fault := s.parse(e)
 	log := s.log.With("event", r.name)
+	if ours(e) {
+		log.Warn("an event of the topic of requests is a reply, and is passed over; give requests a topic of their own", "type", e.GetType())
+		s.metrics.events.WithLabelValues("refused").Inc()
+		return done, true
+	}
 	left := func(message string, err error) (pb.TopicEventResponse_TopicEventResponseStatus, bool) {
 		log.Warn(message, "err", err)
 		s.metrics.events.WithLabelValues("left").Inc()
@@ -81,6 +88,9 @@ func (s *Sidecar) attempts(ctx, stopping context.Context, r *request) (reply, er
 			return reply{}, errLeft
 		}
 		switch {
+		case a.lost != nil && status.Code(a.lost) != codes.ResourceExhausted:
+			// Not the engine's fault either: the broker is away.
+			s.log.Warn("publish a part of a stream; it begins anew", "event", r.name, "topic", r.replyTo, "err", a.lost)
 		case a.status/100 == 2 && !a.aborted:
 			return a.reply(r.id), nil
 		case a.status == http.StatusTooManyRequests, a.status == http.StatusServiceUnavailable, a.status == http.StatusConflict && a.waits():
@@ -118,11 +128,14 @@ func (s *Sidecar) ask(ctx context.Context, r *request) *answer {
 	hr.RequestURI = r.url
 	func() {
 		defer func() {
-			if p := recover(); p != nil {
-				if p != http.ErrAbortHandler {
-					panic(p)
-				}
-				a.aborted = true // how the server says that an answer is not whole
+			p := recover()
+			if p == nil {
+				return
+			}
+			a.aborted = true // how the server says that an answer is not whole
+			if p != http.ErrAbortHandler {
+				// As net/http does it: one request's panic ends that request.
+				s.log.Error("the handler of an event panicked", "event", r.name, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			}
 		}()
 		s.program.Handler.ServeHTTP(a, s.program.Work(hr))

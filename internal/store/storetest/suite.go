@@ -137,17 +137,29 @@ func ttl(t *testing.T, s store.Store) {
 	want(t, "create", s.Create(t.Context(), short, []byte("x"), time.Second), nil)
 	want(t, "create", s.Create(t.Context(), long, []byte("x"), time.Second), nil)
 	want(t, "swap", s.Swap(t.Context(), long, get(t, s, long).Rev, []byte("y"), time.Hour), nil)
+	// A component may keep a value a little longer than was asked.
+	kept, later := key(t, "ttl/zz-kept"), key(t, "later")
+	want(t, "create", s.Create(t.Context(), later, []byte("x"), 4*time.Second), nil)
+	want(t, "create", s.Create(t.Context(), kept, []byte("x"), time.Second), nil)
+	want(t, "swap without an end", s.Swap(t.Context(), kept, get(t, s, kept).Rev, []byte("y"), 0), nil)
 	until(t, "the value to expire", func() bool {
 		_, err := s.Get(t.Context(), short)
 		return errors.Is(err, store.ErrNotFound)
 	})
 	keys, err := s.List(t.Context(), key(t, "ttl/"), "", 10)
-	if err != nil || !slices.Equal(keys, []string{long}) {
+	if err != nil || !slices.Equal(keys, []string{long, kept}) {
 		t.Errorf("listed %q, %v; want what was given longer", keys, err)
 	}
 	want(t, "create after the expiry", s.Create(t.Context(), short, []byte("z"), 0), nil)
 	if got := get(t, s, long); string(got.Value) != "y" {
 		t.Errorf("got %q", got.Value)
+	}
+	until(t, "the later value to expire", func() bool {
+		_, err := s.Get(t.Context(), later)
+		return errors.Is(err, store.ErrNotFound)
+	})
+	if got := get(t, s, kept); string(got.Value) != "y" {
+		t.Errorf("got %q of what was given no end", got.Value)
 	}
 }
 
