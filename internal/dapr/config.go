@@ -19,7 +19,7 @@ type Config struct {
 	PubSub      string   `name:"dapr-pubsub" placeholder:"COMPONENT" help:"Pub/sub component whose topic of requests is worked on. Default: none."`
 	Topic       string   `name:"dapr-topic" default:"infer.requests" help:"Topic of requests."`
 	ReplyTopics []string `name:"dapr-reply-topics" default:"infer.results" help:"Topics that a request may name as reply_to; the first is the default."`
-	DeadLetter  string   `name:"dapr-dead-letter" placeholder:"TOPIC" help:"Topic for what the broker gives up on. Default: none."`
+	DeadLetter  string   `name:"dapr-dead-letter" placeholder:"TOPIC" help:"Topic for what the sidecar gives up on: events that expired before they were worked on, and what is no event. Default: none."`
 	Concurrency int      `name:"dapr-concurrency" default:"0" help:"Requests of the topic that are worked on at once; 0 is one more than the engine has slots."`
 	DirectURL   string   `name:"direct-url" placeholder:"URL" help:"Where peers reach this server without a sidecar, which they need for streams on sidecars before 1.17.2."`
 

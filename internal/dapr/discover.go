@@ -81,7 +81,7 @@ func (s *Sidecar) lacks(components []*sdk.MetadataRegisteredComponents) []string
 				found = append(found, c.Name+" keeps messages in the sidecar's memory: a restart loses them; use a broker in production")
 			}
 			if s.cfg.DeadLetter == "" {
-				found = append(found, c.Name+" has no dead letter topic: what the broker gives up on is lost; set --dapr-dead-letter and ship a Resiliency with an inbound retry")
+				found = append(found, c.Name+" has no dead letter topic: events that expired or cannot be read are dropped; set --dapr-dead-letter")
 			}
 		}
 	}

@@ -102,8 +102,8 @@ func TestDiscovery(t *testing.T) {
 		t.Errorf("detail %q", r.Detail())
 	}
 	for _, want := range []string{"keeps messages in the sidecar's memory", "no dead letter topic", "kept has no etags", "kept has no TTL"} {
-		if !strings.Contains(r.log.String(), want) {
-			t.Errorf("no %q in the log:\n%s", want, r.log)
+		if !strings.Contains(r.log.String(), want) || !strings.Contains(r.Detail(), want) {
+			t.Errorf("no %q in the log or in %q:\n%s", want, r.Detail(), r.log)
 		}
 	}
 	if found := r.lacks(nil); len(found) != 2 || !strings.Contains(found[0], `no pubsub component is called "events"; the sidecar has none`) {

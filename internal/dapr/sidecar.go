@@ -17,6 +17,7 @@ import (
 	"log"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,6 +53,7 @@ type Sidecar struct {
 	ready  atomic.Bool
 	detail atomic.Pointer[string] // of the sidecar itself
 	topic  atomic.Pointer[string] // of the worker; nil without one
+	lack   atomic.Pointer[string] // what the components lack; nil for nothing
 }
 
 // Description is what peers may know of this replica.
@@ -118,11 +120,13 @@ func (s *Sidecar) say(to *atomic.Pointer[string], text string) { to.Store(&text)
 // Ready says whether the sidecar answers and has loaded its components.
 func (s *Sidecar) Ready() bool { return s.ready.Load() }
 
-// Detail is one line for people on the sidecar and the worker.
+// Detail is one line for people on the sidecar, the worker and the components.
 func (s *Sidecar) Detail() string {
 	text := *s.detail.Load()
-	if topic := s.topic.Load(); topic != nil {
-		text += "; " + *topic
+	for _, more := range []*string{s.topic.Load(), s.lack.Load()} {
+		if more != nil {
+			text += "; " + *more
+		}
 	}
 	return text
 }
@@ -174,8 +178,12 @@ func (s *Sidecar) turned(ctx context.Context, err error) {
 		return
 	}
 	s.log.Info("the sidecar is ready", "address", s.cfg.GRPC)
-	for _, finding := range s.check(ctx) {
+	found := s.check(ctx)
+	for _, finding := range found {
 		s.log.Warn("the sidecar's components", "finding", finding)
+	}
+	if s.lack.Store(nil); len(found) > 0 {
+		s.say(&s.lack, strings.Join(found, "; "))
 	}
 }
 

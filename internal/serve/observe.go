@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -77,6 +78,20 @@ func (s *Server) record(x *exchange, r *http.Request) {
 	s.log.LogAttrs(context.Background(), level, "request", x.attrs(r, route, status, took)...)
 }
 
+// traceID is the trace of a W3C traceparent, or empty when that is not one.
+func traceID(parent string) string {
+	const form = "00-00000000000000000000000000000000-0000000000000000-00"
+	if len(parent) != len(form) {
+		return ""
+	}
+	for i := range form {
+		if c := parent[i]; (form[i] == '-') != (c == '-') || (c != '-' && !strings.ContainsRune("0123456789abcdef", rune(c))) {
+			return ""
+		}
+	}
+	return parent[3:35]
+}
+
 func (x *exchange) attrs(r *http.Request, route string, status int, took time.Duration) []slog.Attr {
 	a := []slog.Attr{
 		slog.String("method", clip(r.Method, 16)), slog.String("route", route),
@@ -89,6 +104,9 @@ func (x *exchange) attrs(r *http.Request, route string, status int, took time.Du
 	}
 	if x.caller != "" {
 		a = append(a, slog.String("key", x.caller))
+	}
+	if id := traceID(r.Header.Get("Traceparent")); id != "" {
+		a = append(a, slog.String("trace_id", id))
 	}
 	if !x.modeled {
 		return a

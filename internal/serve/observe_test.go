@@ -51,7 +51,7 @@ func TestRequestID(t *testing.T) {
 func TestLogLine(t *testing.T) {
 	inBubble(t, config(), ready(1), tick(2), func(t *testing.T, l *live) {
 		<-l.post(t, "/v1/chat/completions", chat).ended
-		<-l.post(t, "/v1/chat/completions?key=secret", chat, "X-Request-Id", "r2", "User-Agent", "evil\u202e\u2028"+strings.Repeat("x", 500), "X-Request-Timeout", "1.5").ended
+		<-l.post(t, "/v1/chat/completions?key=secret", chat, "X-Request-Id", "r2", "User-Agent", "evil\u202e\u2028"+strings.Repeat("x", 500), "X-Request-Timeout", "1.5", "Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").ended
 		synctest.Wait()
 		got := l.logs.lines(t)
 		if len(got) != 2 {
@@ -70,6 +70,14 @@ func TestLogLine(t *testing.T) {
 		}
 		if !reflect.DeepEqual(got[0], want) {
 			t.Errorf("\n got %v\nwant %v", got[0], want)
+		}
+		if got[1]["trace_id"] != "0af7651916cd43dd8448eb211c80319c" {
+			t.Errorf("trace_id %v", got[1]["trace_id"])
+		}
+		for _, bad := range []string{"", "00-" + strings.Repeat("x", 32) + "-b7ad6b7169203331-01", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0\n", "of the caller"} {
+			if id := traceID(bad); id != "" {
+				t.Errorf("traceID(%q) = %q", bad, id)
+			}
 		}
 		if got[1]["request_id"] != "r2" || got[1]["cut"] != "deadline" {
 			t.Errorf("second line: %v", got[1])
