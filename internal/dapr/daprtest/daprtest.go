@@ -100,7 +100,20 @@ func Ports(t *testing.T, n int) []string {
 // Redis starts a Redis that keeps nothing on disk.
 func Redis(t *testing.T, port string) *Process {
 	t.Helper()
-	p := Launch(t, "redis-server", []string{"--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", t.TempDir()})
+	return redis(t, port, t.TempDir())
+}
+
+// KeptRedis starts a Redis that has every write in dir before it answers, and
+// finds there what an earlier one was told.
+func KeptRedis(t *testing.T, port, dir string) *Process {
+	t.Helper()
+	return redis(t, port, dir, "--appendonly", "yes", "--appendfsync", "always")
+}
+
+func redis(t *testing.T, port, dir string, args ...string) *Process {
+	t.Helper()
+	args = append([]string{"--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", dir}, args...)
+	p := Launch(t, "redis-server", args)
 	Until(t, "Redis answers", func() bool {
 		c, err := net.DialTimeout("tcp", "127.0.0.1:"+port, time.Second)
 		if err == nil {
@@ -115,6 +128,7 @@ func Redis(t *testing.T, port string) *Process {
 type Sidecar struct {
 	*Process
 	GRPC, HTTP string // addresses, HTTP with its scheme
+	Names      string // file in which sidecars find each other
 	args       []string
 	env        []string
 }
@@ -164,7 +178,7 @@ func Start(t *testing.T, o Options) *Sidecar {
 	}
 	p := Ports(t, 4)
 	p[0], p[1] = cmp.Or(o.GRPCPort, p[0]), cmp.Or(o.HTTPPort, p[1])
-	d := &Sidecar{GRPC: "127.0.0.1:" + p[0], HTTP: "http://127.0.0.1:" + p[1], env: o.Env}
+	d := &Sidecar{GRPC: "127.0.0.1:" + p[0], HTTP: "http://127.0.0.1:" + p[1], Names: o.Names, env: o.Env}
 	d.args = []string{program, "--app-id", cmp.Or(o.AppID, "infer"), "--mode", "standalone", "--resources-path", dir,
 		"--dapr-grpc-port", p[0], "--dapr-http-port", p[1], "--dapr-internal-grpc-port", p[2], "--metrics-port", p[3],
 		"--dapr-listen-addresses", "127.0.0.1", "--dapr-internal-grpc-listen-address", "127.0.0.1", "--log-level", "info"}
