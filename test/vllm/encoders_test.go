@@ -32,6 +32,10 @@ func TestRealEncoders(t *testing.T) {
 			"/v2/rerank":     `{"model":"m","query":"hello","documents":["another","hello"],"top_n":1}`,
 			"/tokenize":      `{"model":"m","prompt":"hello"}`,
 		}, "/v1/chat/completions"},
+		"classifies": {"3", map[string]string{
+			"/classify": `{"model":"m","input":["hello","another text"]}`,
+			"/pooling":  `{"model":"m","task":"classify","input":"hello"}`,
+		}, "/v1/embeddings"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir, err := os.MkdirTemp("", "v") // a socket's path must be short
