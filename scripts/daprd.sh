@@ -21,4 +21,6 @@ echo "daprd: building the sidecar for the tests; this takes some minutes, once" 
 # With cgo everything would be compiled a second time.
 CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o "$temporary" . ||
 	die "the build failed; it needs the modules of test/daprd/go.mod"
+# With the same flags, or all packages are compiled once more.
+CGO_ENABLED=0 go vet -trimpath . || die "go vet finds the faults above"
 mv -T "$temporary" "$1"
