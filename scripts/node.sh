@@ -17,10 +17,10 @@ folder=${modules%/node_modules}
 [ -e "$modules" ] && exit 0
 
 for tool in node npm; do
-	command -v "$tool" >/dev/null || die "$tool is needed; install Node.js 20 or newer, with npm"
+	command -v "$tool" >/dev/null || die "$tool is needed; install Node.js 20 or newer, with npm, from nodejs.org (Debian 12 has 18)"
 done
 [ "$(node -p 'parseInt(process.versions.node)')" -ge 20 ] ||
-	die "Node.js $(node --version) is too old; install 20 or newer"
+	die "Node.js $(node --version) is too old; install 20 or newer from nodejs.org"
 
 mkdir -p "$(dirname "$folder")" || die "cannot write $(dirname "$folder"); set INFER_CACHE to a writable folder"
 temporary=$(mktemp -d "$folder.XXXXXX")

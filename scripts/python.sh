@@ -8,6 +8,7 @@ set -euo pipefail
 requirements=$1 python=$2
 folder=${python%/bin/python}
 [ -e "$python" ] && exit 0
+python3 -m pip --version >/dev/null 2>&1 || "$(dirname "$0")/packages.sh" python3-pip
 mkdir -p "$(dirname "$folder")"
 rm -rf "$folder"
 temporary=$(mktemp -d "$folder.XXXXXX")
