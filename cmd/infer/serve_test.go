@@ -93,7 +93,7 @@ func TestAnswersBeforeTheModelIsThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := program(t, nil, "--listen", addr, "--model", fromMake(t, "INFER_TEST_MODEL_GGUF"),
-		"--onnx-library", fromMake(t, "INFER_TEST_ONNXRUNTIME"))
+		"--onnx-library", fromMake(t, "INFER_TEST_ONNXRUNTIME"), "--device=cpu")
 	began := time.Now()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

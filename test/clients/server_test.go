@@ -72,7 +72,7 @@ type server struct {
 func start(t *testing.T, args ...string) *server {
 	t.Helper()
 	return launch(t, append([]string{"--cache", cache, "--model", fromMake(t, "INFER_TEST_MODEL_GGUF"), "--served-model-name", model,
-		"--onnx-library", fromMake(t, "INFER_TEST_ONNXRUNTIME")}, args...)...)
+		"--onnx-library", fromMake(t, "INFER_TEST_ONNXRUNTIME"), "--device=cpu"}, args...)...)
 }
 
 // launch runs infer serve on a free port, with no other arguments than these.

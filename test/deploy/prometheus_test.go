@@ -91,7 +91,7 @@ func infer(t *testing.T, args ...string) string {
 	}
 	addr := freePort(t)
 	program(t, binary, append([]string{"serve", "--listen", addr, "--model", os.Getenv("INFER_TEST_MODEL_GGUF"), "--served-model-name=m",
-		"--onnx-library", os.Getenv("INFER_TEST_ONNXRUNTIME"), "--slots=2", "--threads=1", "--cache", t.TempDir()}, args...)...)
+		"--onnx-library", os.Getenv("INFER_TEST_ONNXRUNTIME"), "--device=cpu", "--slots=2", "--threads=1", "--cache", t.TempDir()}, args...)...)
 	eventually(t, "infer to be ready", func() bool { _, ok := get("http://" + addr + "/readyz"); return ok })
 	return addr
 }

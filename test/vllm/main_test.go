@@ -97,7 +97,7 @@ func serve(t *testing.T, args ...string) *server {
 	t.Helper()
 	addr := freeAddr(t)
 	s := &server{t: t, url: "http://" + addr, log: &output{}, ended: make(chan error, 1)}
-	s.cmd = exec.Command(program(t), append([]string{"serve", "--listen", addr, "--cache", t.TempDir(), "--log-format=text"}, args...)...)
+	s.cmd = exec.Command(program(t), append([]string{"serve", "--listen", addr, "--cache", t.TempDir(), "--log-format=text", "--device=cpu"}, args...)...)
 	s.cmd.Env = append(os.Environ(), vllmEnv...)
 	s.cmd.Stderr = s.log
 	s.began = time.Now()
