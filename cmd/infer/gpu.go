@@ -41,8 +41,15 @@ func (c *serveCmd) runGPUs(engineCtx, ctx context.Context, g *errgroup.Group, m 
 	g.Go(func() error { return m.Guard(ctx, eng, rules) })
 }
 
-// gpuMemory is the memory of the GPUs as the supervisor of vLLM asks for it.
-type gpuMemory struct{ m *gpu.Monitor }
+// gpuMemory is what the supervisor of vLLM asks of the GPUs: their memory, and
+// whether they work for an engine that uses them.
+type gpuMemory struct {
+	m    *gpu.Monitor
+	used bool
+}
+
+// Busy implements vllm.Pulse.
+func (g gpuMemory) Busy() bool { return g.used && g.m.Busy() }
 
 // Devices implements vllm.Memory.
 func (g gpuMemory) Devices(ctx context.Context) ([]vllm.Device, error) {

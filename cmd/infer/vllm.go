@@ -110,7 +110,7 @@ func (c *serveCmd) vllm() vllm.Config {
 // engine makes the chosen engine.
 func (c *serveCmd) engine(gpus *gpu.Monitor, log *slog.Logger) (engine.Engine, error) {
 	if c.chosen() == "vllm" {
-		return vllm.New(c.vllm(), gpuMemory{gpus}, log)
+		return vllm.New(c.vllm(), gpuMemory{gpus, c.Device != "cpu"}, log)
 	}
 	return onnx.New(c.onnx(), log)
 }

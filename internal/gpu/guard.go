@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"infer/internal/engine"
 )
@@ -66,6 +67,18 @@ func (m *Monitor) empty(s *look, st engine.Status) bool {
 		}
 	}
 	return len(s.devices) > 0
+}
+
+// busyRatio is the utilization from which on a GPU works: what runs a kernel
+// now and then, such as a driver's own housekeeping, stays below.
+const busyRatio = 0.1
+
+// Busy says that a GPU has worked since the look before the last. It is false
+// for MIG instances, whose utilization NVML does not tell, and when the driver
+// does not answer. It never blocks. A kernel that hangs is busy, too.
+func (m *Monitor) Busy() bool {
+	s, fresh := m.fresh()
+	return fresh && slices.ContainsFunc(s.devices, func(r reading) bool { return !r.lost && r.utilization >= busyRatio })
 }
 
 // Memory is that of one GPU, or of one MIG instance.

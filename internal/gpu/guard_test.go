@@ -32,6 +32,20 @@ func TestMemory(t *testing.T) {
 	}
 }
 
+func TestBusy(t *testing.T) {
+	m, _ := start(t, gputest.A100(0)...)
+	await(t, m, "work", func(*look) bool { return m.Busy() })
+	set(t, gputest.With(gputest.A100(0), "gpu0.util 3")...)
+	await(t, m, "rest", func(*look) bool { return !m.Busy() })
+	set(t, gputest.A100(0)...)
+	await(t, m, "work", func(*look) bool { return m.Busy() })
+	set(t, append(gputest.A100(0), "gpu0.lost 1")...)
+	await(t, m, "the loss", func(s *look) bool { return s.reason != "" })
+	if m.Busy() {
+		t.Error("a lost GPU works")
+	}
+}
+
 // A GPU that stays empty under an engine that is ready is a failure.
 func TestSilentFallback(t *testing.T) {
 	empty := gputest.With(gputest.A100(0), "gpu0.used 3145728")

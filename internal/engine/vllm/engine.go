@@ -53,13 +53,17 @@ type Engine struct {
 }
 
 // New checks cfg and returns an engine that has not started. memory proves
-// that GPU memory is free before a restart; nil when nobody knows.
+// that GPU memory is free before a restart; nil when nobody knows. If it is a
+// Pulse, a GPU that works is a sign of life of a vLLM that runs here.
 func New(cfg Config, memory Memory, log *slog.Logger) (*Engine, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	e := &Engine{cfg: cfg, memory: memory, log: log, salt: newSalt(), metrics: newMetrics(), alarm: make(chan struct{}, 1)}
 	e.watch = watch{budget: cfg.StallTimeout, load: &e.load, log: log, counters: e.counters}
+	if p, ok := memory.(Pulse); ok && cfg.URL == "" {
+		e.watch.busy = p.Busy
+	}
 	var err error
 	if e.learned, err = newLearned(cfg.StateDir, cfg.Model+" "+strings.Join(cfg.Args, " ")); err != nil {
 		log.Warn("start durations are learned anew", "err", err)

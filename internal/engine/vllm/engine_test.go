@@ -307,6 +307,34 @@ func TestDeathsAreFollowedByAFreshStart(t *testing.T) {
 
 func tail(s string) string { return s[max(0, len(s)-200):] }
 
+// pulse is the memory of a GPU that works.
+type pulse struct{ memory }
+
+func (*pulse) Busy() bool { return true }
+
+// An engine whose GPU works gets more time for one step, and not for ever.
+func TestFrozenOnABusyGPUIsFoundLate(t *testing.T) {
+	cfg := fakeConfig(t, "")
+	cfg.StallTimeout = 2 * time.Second
+	r := run(t, cfg, &pulse{memory{free: func() int64 { return 79 << 30 }}})
+	r.until(phase(engine.Ready))
+	var m counting
+	go func() { _, _ = r.post(context.Background(), &m, "/v1/chat/completions", strings.Replace(chatBody, "20", "100000", 1)) }()
+	for m.tokens.Load() < 5 {
+		<-time.After(time.Millisecond)
+	}
+	began := time.Now()
+	if err := syscall.Kill(r.part("engine"), syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	r.until(phase(engine.Stalled))
+	// TestWatchTakesABusyGPUForAWhile holds it to the moment.
+	if took := time.Since(began); took < 2*cfg.StallTimeout {
+		t.Errorf("found after %v although the GPU works, want about %v", took, busyBudgets*cfg.StallTimeout)
+	}
+	r.until(phase(engine.Ready))
+}
+
 // A frozen engine is found while /health is 200, and one that prefills or that
 // has a long queue is not.
 func TestFrozenIsFoundAndBusyIsNot(t *testing.T) {

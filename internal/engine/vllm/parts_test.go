@@ -269,6 +269,54 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// A GPU that works is a sign of life where there is no other, and for five
+// budgets only: a kernel that hangs reads 100 %.
+func TestWatchTakesABusyGPUForAWhile(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		busy func(since time.Duration) bool
+		want time.Duration // after which the stall is found, at most
+	}{
+		{"always busy", func(time.Duration) bool { return true }, 5 * time.Minute},
+		{"idle", func(time.Duration) bool { return false }, time.Minute},
+		{"busy until the engine froze, as the last sample still says", func(d time.Duration) bool { return d < 20*time.Second }, time.Minute},
+		{"busy for two minutes", func(d time.Duration) bool { return d < 2*time.Minute }, 3 * time.Minute},
+		{"busy in every other look", func(d time.Duration) bool { return d/(5*time.Second)%2 == 0 }, 5 * time.Minute},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var l load
+				l.inFlight.Store(1)
+				began := time.Now()
+				w := watch{budget: time.Minute, load: &l, log: quiet, counters: func(context.Context) (uint64, error) { return 7, nil },
+					busy: func() bool { return tt.busy(time.Since(began)) }}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+				defer cancel()
+				err := w.run(ctx)
+				if took := time.Since(began); !errors.Is(err, errStalled) || took > tt.want || took < tt.want-30*time.Second {
+					t.Errorf("run() = %v after %v, want a stall within %v and not much sooner", err, took, tt.want)
+				}
+			})
+		})
+	}
+}
+
+// A step that ends makes all of it begin anew.
+func TestWatchOfStepsOfFourMinutes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l load
+		l.inFlight.Store(1)
+		began := time.Now()
+		w := watch{budget: time.Minute, load: &l, log: quiet, busy: func() bool { return true },
+			counters: func(context.Context) (uint64, error) { return uint64(time.Since(began) / (4 * time.Minute)), nil }}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		if err := w.run(ctx); err != nil {
+			t.Errorf("run() = %v after %v", err, time.Since(began))
+		}
+	})
+}
+
 // Tokens that are relayed are life enough, and a client that leaves is none.
 func TestWatchCountsTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

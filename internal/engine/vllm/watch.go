@@ -19,14 +19,28 @@ var (
 	errNoCounters = errors.New("vllm keeps no counters")
 )
 
-// watch judges an engine by what moves: tokens that are relayed, and when
-// there are none, vLLM's own counters. It never asks /health, which answers
-// 200 over a frozen engine, and it does not count how long anything waits: a
-// queue of a thousand, or a prompt that prefills for minutes, moves counters.
+// Pulse is what a Memory may know besides: whether the GPUs work.
+type Pulse interface {
+	// Busy says that one of them has just worked. It is false where nobody
+	// knows, and never blocks.
+	Busy() bool
+}
+
+// busyBudgets is for how many budgets a GPU that works stands in for all other
+// signs. One step may take minutes; but a kernel that hangs looks the same, so
+// that it cannot be for ever.
+const busyBudgets = 5
+
+// watch judges an engine by what moves: tokens that are relayed, when there
+// are none, vLLM's own counters, and for a while a GPU that works. It never
+// asks /health, which answers 200 over a frozen engine, and it does not count
+// how long anything waits: a queue of a thousand, or a prompt that prefills
+// for minutes, moves counters.
 type watch struct {
 	budget   time.Duration
 	load     *load
 	counters func(context.Context) (uint64, error) // changes whenever the engine does a step
+	busy     func() bool                           // a GPU works; nil when nobody knows
 	activity atomic.Pointer[engine.Activity]
 	log      *slog.Logger
 }
@@ -37,6 +51,18 @@ type look struct {
 	counters uint64
 	known    bool      // counters was read since the engine was last idle
 	moved    time.Time // when something last moved, or nothing was asked
+	worked   time.Time // when a GPU was last seen at work since; zero when it was not
+}
+
+// silence is how long nothing has moved, and whether that is too long. The
+// last tick before the end of a budget decides.
+func (l *look) silence(budget, interval time.Duration) (silent time.Duration, tooLong bool) {
+	silent = time.Since(l.moved)
+	allowed := budget
+	if !l.worked.IsZero() {
+		allowed = min(l.worked.Sub(l.moved)+budget, busyBudgets*budget)
+	}
+	return silent, silent > allowed-2*interval
 }
 
 // run returns errStalled, or nil when ctx ends. What is stalled is found
@@ -54,10 +80,10 @@ func (w *watch) run(ctx context.Context) error {
 		case <-tick.C:
 		}
 		w.step(ctx, &l)
-		if silent := time.Since(l.moved); silent > w.budget-2*interval && ctx.Err() == nil {
+		if silent, tooLong := l.silence(w.budget, interval); tooLong && ctx.Err() == nil {
 			w.set(engine.ActivityStalled)
 			w.log.Error("engine stalled: requests are in flight and nothing moves",
-				"in_flight", w.load.inFlight.Load(), "silent_seconds", silent.Seconds())
+				"in_flight", w.load.inFlight.Load(), "silent_seconds", silent.Seconds(), "gpu_worked", !l.worked.IsZero())
 			return errStalled
 		}
 	}
@@ -72,13 +98,14 @@ func (w *watch) step(ctx context.Context, l *look) {
 		w.set(engine.ActivityIdle)
 		return
 	case progress != l.progress:
-		l.progress, l.known, l.moved = progress, false, time.Now()
+		l.progress, l.known = progress, false
+		l.stirred()
 	default:
 		// Not answering is no sign of a dead engine: a loaded server answers
 		// late. It is no sign of life either.
 		counters, err := w.counters(ctx)
 		if errors.Is(err, errNoCounters) { // whoever cannot see must not judge
-			l.moved = time.Now()
+			l.stirred()
 			break
 		}
 		if err != nil {
@@ -86,12 +113,19 @@ func (w *watch) step(ctx context.Context, l *look) {
 			break
 		}
 		if l.known && counters != l.counters {
-			l.moved = time.Now()
+			l.stirred()
 		}
 		l.counters, l.known = counters, true
 	}
+	// What a GPU did before an engine froze is still told a while after.
+	if w.busy != nil && time.Since(l.moved) >= w.budget/2 && w.busy() {
+		l.worked = time.Now()
+	}
 	w.set(engine.ActivityBusy)
 }
+
+// stirred notes that something moved.
+func (l *look) stirred() { l.moved, l.worked = time.Now(), time.Time{} }
 
 func (w *watch) set(a engine.Activity) { w.activity.Store(&a) }
 
