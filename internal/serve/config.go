@@ -25,6 +25,7 @@ type Config struct {
 	MaxMediaBodyBytes int64                           `help:"Largest request body with its pictures and sounds, for an engine that takes them. The rest of it is bounded by --max-body-bytes." default:"33554432" env:"INFER_MAX_MEDIA_BODY_BYTES"`
 	MaxConnections    int                             `help:"Connections at once. Over it, 64 more are taken on which only probes and metrics are answered." default:"4096" env:"INFER_MAX_CONNECTIONS"`
 	MetricsListen     string                          `help:"Address of a port of its own for /metrics and /scale, which asks for no key. Default: they are on the port of the API." placeholder:"ADDR" env:"INFER_METRICS_LISTEN"`
+	UsageCost         bool                            `help:"Tell what a request cost in the usage of its answer, as infer_cost: GPU-seconds and joules. For chat, completions and embeddings, and where there is a GPU." env:"INFER_USAGE_COST"`
 	Callers           *Callers                        `kong:"-"` // nil when everybody may call
 	Fault             func() *engine.Failure          `kong:"-"` // why this machine cannot be trusted; nil when nobody looks
 	Bill              func(key, model string) Bill    `kong:"-"` // opens one; nil when nobody counts

@@ -122,7 +122,9 @@ func (rl *relay) finish(err, cause error) (half bool) {
 	rl.close()
 	rl.last = true
 	switch {
-	case rl.done, rl.shape == shapeWhole && err == nil:
+	case rl.done:
+	case rl.shape == shapeWhole && err == nil:
+		_ = rl.cost.settle() // the client may have left
 	case rl.shape == shapeRefusal && err == nil:
 		rl.passOn(translate.ParseError(rl.part, rl.status))
 	case rl.shape == shapeEvents && kindOf(rl.part) == eventDone: // the empty line is missing

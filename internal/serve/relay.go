@@ -42,6 +42,7 @@ type relay struct {
 	flush  *http.ResponseController
 	header http.Header // the engine's own, so that a cut never races with it
 	keeper *time.Timer // of a stream's silence; nil when none was asked for
+	cost   *invoice    // between w and the client; nil when nobody wants one
 
 	mu      sync.Mutex
 	shape   shape
@@ -57,7 +58,8 @@ type relay struct {
 }
 
 func newRelay(x *exchange, w http.ResponseWriter) *relay {
-	return &relay{x: x, w: w, flush: http.NewResponseController(w), header: make(http.Header)}
+	w, cost := invoiced(x, w)
+	return &relay{x: x, w: w, flush: http.NewResponseController(w), header: make(http.Header), cost: cost}
 }
 
 // Header implements http.ResponseWriter.

@@ -170,7 +170,6 @@ func (p *proxy) whole(w http.ResponseWriter, r *http.Request, resp *http.Respons
 	if u, ok := readUsage(member(body, "usage").of(body)); ok {
 		t := tally{meter: engine.MeterFrom(r.Context())}
 		t.sum(u)
-		t.close()
 	}
 	copyHeader(w.Header(), resp.Header)
 	if len(body) < maxAnswerByte {

@@ -36,6 +36,21 @@ func transcript(t testing.TB, name string) []byte {
 	return text
 }
 
+// Whoever reckons the cost of a request when its usage passes needs all of its
+// tokens by then.
+func TestMeterKnowsTheUsageBeforeTheClient(t *testing.T) {
+	var m counting
+	s := &stream{protocol: chat, wish: wish{last: true}, tally: tally{meter: &m}}
+	const usage = `data: {"choices":[],"usage":{"prompt_tokens":40,"completion_tokens":4,"prompt_tokens_details":{"cached_tokens":16}}}` + "\n\n"
+	got, err := s.feed(nil, []byte(usage))
+	if err != nil || string(got) != usage || m.prompt.Load() != 40 || m.cached.Load() != 16 || m.tokens.Load() != 4 {
+		t.Errorf("feed() = %q, %v; the meter has %d, %d, %d", got, err, m.prompt.Load(), m.cached.Load(), m.tokens.Load())
+	}
+	if s.tally.close(); m.prompt.Load() != 40 {
+		t.Errorf("the prompt counts twice: %d", m.prompt.Load())
+	}
+}
+
 // Each transcript has the form of a real stream; the golden file beside it is
 // what a client gets that asked for no usage.
 func TestGoldenStreams(t *testing.T) {

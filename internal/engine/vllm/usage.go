@@ -72,11 +72,13 @@ func (t *tally) guess(n int) {
 	}
 }
 
-// sum takes the usage of the whole request.
+// sum takes the usage of the whole request, which the meter knows before the
+// client does.
 func (t *tally) sum(u usage) {
 	t.final = true
 	t.total = u
 	t.tell()
+	t.close()
 }
 
 func (t *tally) tell() {
@@ -86,7 +88,8 @@ func (t *tally) tell() {
 	}
 }
 
-// close tells the prompt, whose cached tokens only the last chunk knows.
+// close tells the prompt, whose cached tokens only the last chunk knows. It is
+// for the stream that ends without one, too.
 func (t *tally) close() {
 	if !t.closed {
 		t.closed = true
