@@ -8,11 +8,11 @@ import (
 	"encoding/json/v2"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -43,15 +43,24 @@ func fromMake(t *testing.T, name string) string {
 	return v
 }
 
-// program builds infer.
-func program(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "infer")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", path, "infer/cmd/infer")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+// binary is infer, built once for all tests.
+var binary string
+
+func TestMain(m *testing.M) { os.Exit(build(m)) }
+
+func build(m *testing.M) int {
+	folder, err := os.MkdirTemp("", "infer-test-vllm")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
-	return path
+	defer func() { _ = os.RemoveAll(folder) }()
+	binary = filepath.Join(folder, "infer")
+	if out, err := exec.Command("go", "build", "-o", binary, "infer/cmd/infer").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
 }
 
 // server is a running infer.
@@ -82,22 +91,14 @@ func (o *output) String() string {
 	return o.b.String()
 }
 
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = ln.Close() }()
-	return ln.Addr().String()
-}
+// listening is what infer logs as soon as it can be asked.
+var listening = regexp.MustCompile(`msg=listening .*\baddr=(\S+)`)
 
-// serve starts infer.
+// serve starts infer and returns once it listens.
 func serve(t *testing.T, args ...string) *server {
 	t.Helper()
-	addr := freeAddr(t)
-	s := &server{t: t, url: "http://" + addr, log: &output{}, ended: make(chan error, 1)}
-	s.cmd = exec.Command(program(t), append([]string{"serve", "--listen", addr, "--cache", t.TempDir(), "--log-format=text", "--device=cpu"}, args...)...)
+	s := &server{t: t, log: &output{}, ended: make(chan error, 1)}
+	s.cmd = exec.Command(binary, append([]string{"serve", "--listen=127.0.0.1:0", "--cache", t.TempDir(), "--log-format=text", "--device=cpu"}, args...)...)
 	s.cmd.Env = append(os.Environ(), vllmEnv...)
 	s.cmd.Stderr = s.log
 	s.began = time.Now()
@@ -118,6 +119,23 @@ func serve(t *testing.T, args ...string) *server {
 			t.Logf("the end of infer's log:\n%s", text[max(0, len(text)-12000):])
 		}
 	})
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for s.url == "" {
+		if m := listening.FindStringSubmatch(s.log.String()); m != nil {
+			s.url = "http://" + m[1]
+		} else if time.Since(s.began) > time.Minute {
+			t.Fatal("infer does not listen")
+		}
+		select {
+		case err := <-s.ended:
+			s.ended <- err
+			if !listening.MatchString(s.log.String()) {
+				t.Fatalf("infer ended: %v", err)
+			}
+		case <-tick.C:
+		}
+	}
 	return s
 }
 

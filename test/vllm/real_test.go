@@ -56,8 +56,8 @@ func start(t *testing.T) *server {
 }
 
 func starts(t *testing.T, s *server) {
-	_, first := s.until("an answer", 5*time.Second, func(code int, _ state) bool { return code == 503 })
-	t.Logf("first answer after %v", first)
+	_, first := s.until("an answer", time.Minute, func(code int, _ state) bool { return code == 503 })
+	t.Logf("first answer %v after infer listens", first)
 	held := make(chan string, 1)
 	go func() {
 		_, text := s.post(context.WithoutCancel(t.Context()), "/v1/chat/completions", `{`+question+`,"max_tokens":24}`)
