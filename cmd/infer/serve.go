@@ -92,6 +92,7 @@ func (c *serveCmd) faults(getenv func(string) string) []error {
 			faults = append(faults, fmt.Errorf("metrics-listen: %q is not HOST:PORT or :PORT", listen))
 		}
 	}
+	c.Jobs.WebhookSecret = jobs.Secret(getenv("INFER_WEBHOOK_SECRET"))
 	if err := jobs.Config(c.Jobs).Faults(); err != nil {
 		faults = append(faults, err)
 	}

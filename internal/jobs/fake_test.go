@@ -143,7 +143,12 @@ type replica struct {
 // newReplica starts a service over st. The caller is the header From.
 func newReplica(t *testing.T, st store.Store, dir string, chain Chain) *replica {
 	t.Helper()
-	s, err := New(config(), st, dir, func(r *http.Request) string { return r.Header.Get("From") }, quiet)
+	return newReplicaOf(t, config(), st, dir, chain)
+}
+
+func newReplicaOf(t *testing.T, cfg Config, st store.Store, dir string, chain Chain) *replica {
+	t.Helper()
+	s, err := New(cfg, st, dir, func(r *http.Request) string { return r.Header.Get("From") }, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,7 @@ import (
 type job struct {
 	URL      string            `json:"url"`
 	Body     content           `json:"body"`
-	Webhook  string            `json:"webhook,omitzero"`
+	Webhook  *hook             `json:"webhook,omitzero"`
 	Metadata map[string]string `json:"metadata,omitempty"`
 
 	Outcome   string  `json:"outcome,omitzero"` // succeeded, failed or cancelled; empty until it ended
@@ -92,6 +92,14 @@ type jobObject struct {
 	Response    *lineResponse     `json:"response"`   // what the route answered
 	Error       *lineError        `json:"error"`      // why it did not
 	Metadata    map[string]string `json:"metadata"`
+	Webhook     *hookObject       `json:"webhook,omitzero"`
+}
+
+type hookObject struct {
+	URL      string `json:"url"`
+	Status   string `json:"status"` // pending, delivered or failed
+	Attempts int    `json:"attempts"`
+	Error    string `json:"error,omitzero"` // of the last attempt
 }
 
 type lineResponse struct {
@@ -126,6 +134,9 @@ func (s *Service) jobObject(ctx context.Context, t *task, whole bool) (jobObject
 		o.Status = "in_progress"
 	case ended:
 		o.ExpiresAt = unix(t.Ended.Add(t.keep()))
+	}
+	if h := j.Webhook; h != nil {
+		o.Webhook = &hookObject{h.URL, h.State, h.Attempts, h.Reason}
 	}
 	if j.Code != "" {
 		o.Error = &lineError{j.Code, j.Message}

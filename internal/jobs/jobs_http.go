@@ -9,6 +9,7 @@ import (
 	"encoding/json/v2"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"infer/internal/openai"
@@ -40,6 +41,13 @@ type jobRequest struct {
 	Method   string            `json:"method"`
 	Body     jsontext.Value    `json:"body"`
 	Metadata map[string]string `json:"metadata"`
+	Webhook  *webhookRequest   `json:"webhook"`
+
+	hook *hook // what webhook comes to
+}
+
+type webhookRequest struct {
+	URL string `json:"url"`
 }
 
 // parseJob reads a job: like a line of a batch, or a plain body of a route that
@@ -85,7 +93,7 @@ func wrong(err error) *openai.Error {
 	if !errors.As(err, &semantic) || semantic.JSONPointer == "" {
 		return openai.Invalid("", openai.CodeInvalidJSON, "the body is not a JSON object of the right shape")
 	}
-	param := clip(string(semantic.JSONPointer[1:]))
+	param := clip(strings.ReplaceAll(string(semantic.JSONPointer[1:]), "/", "."))
 	if errors.Is(err, json.ErrUnknownName) {
 		return openai.Invalid(param, openai.CodeUnsupported, "%s is not supported here; leave it out", param)
 	}
@@ -99,6 +107,9 @@ func (s *Service) createJob(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	req, e := parseJob(body)
+	if e == nil {
+		req.hook, e = s.webhook(req.Webhook)
+	}
 	if e != nil {
 		openai.WriteError(w, e)
 		return
@@ -134,7 +145,7 @@ func (s *Service) submit(ctx context.Context, owner, key string, raw []byte, req
 		return nil, err
 	}
 	t := &task{ID: id, Kind: kindJob, Owner: owner, Deadline: time.Now().Add(s.cfg.Deadline), Keep: int64(s.cfg.ResultTTL.Seconds()),
-		Job: &job{URL: req.URL, Body: body, Metadata: req.Metadata}}
+		Job: &job{URL: req.URL, Body: body, Metadata: req.Metadata, Webhook: req.hook}}
 	created, err := s.accept(ctx, t)
 	if err == nil && !created { // somebody with the same key was quicker
 		s.drop(ctx, body)

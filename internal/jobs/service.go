@@ -28,6 +28,7 @@ import (
 	"sync"
 	"time"
 
+	"infer/internal/policy"
 	"infer/internal/store"
 )
 
@@ -37,6 +38,10 @@ type Config struct {
 	ResultTTL time.Duration `name:"result-ttl" default:"72h" help:"How long finished jobs, kept responses and answers of idempotency keys stay."`
 	FileTTL   time.Duration `name:"file-ttl" default:"720h" help:"How long files and batches stay."`
 	Deadline  time.Duration `name:"job-deadline" default:"24h" help:"How long a job may wait and run before it fails."`
+
+	WebhookHosts    []string `name:"webhook-hosts" placeholder:"HOST" help:"Hosts that may be told of the end of a job, over https, as HOST, HOST:PORT or *.DOMAIN; http://HOST allows plain http. $$INFER_WEBHOOK_SECRET has the secret to sign with. Default: none."`
+	WebhookNetworks []string `name:"webhook-networks" placeholder:"CIDR" help:"Private networks that webhook hosts may be in, such as 10.1.0.0/16."`
+	WebhookSecret   Secret   `kong:"-"` // of the environment: a command line can be read by others
 }
 
 // Faults reports every fault at once.
@@ -52,6 +57,11 @@ func (c Config) Faults() error {
 		if d.value < time.Minute {
 			errs = append(errs, fmt.Errorf("%s: must be at least 1m, got %v", d.name, d.value))
 		}
+	}
+	errs = append(errs, policy.HostFaults("webhook-", c.WebhookHosts, c.WebhookNetworks))
+	if len(c.WebhookHosts) > 0 {
+		_, err := c.WebhookSecret.key()
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
@@ -85,6 +95,8 @@ type Service struct {
 	tasks   chan struct{} // one for each job or response that runs
 	batches chan struct{}
 	lines   chan struct{}
+	hooks   chan struct{}
+	sender  *sender // nil when nobody may be told
 
 	mu      sync.Mutex
 	running map[string]*holding // by the key of the task
@@ -102,7 +114,11 @@ func New(cfg Config, st store.Store, dir string, caller func(*http.Request) stri
 	}
 	s := &Service{cfg: cfg, store: st, blobs: chunks{st}, log: log, caller: caller, replica: rand.Text(),
 		wake: make(chan struct{}, 1), tasks: make(chan struct{}, cfg.Parallel), batches: make(chan struct{}, maxBatches),
-		lines: make(chan struct{}, cfg.Parallel), running: map[string]*holding{}}
+		lines: make(chan struct{}, cfg.Parallel), running: map[string]*holding{}, hooks: make(chan struct{}, maxHooks)}
+	var err error
+	if s.sender, err = newSender(cfg); err != nil {
+		return nil, err
+	}
 	if dir != "" {
 		b, err := openFolder(dir)
 		if err != nil {

@@ -29,6 +29,8 @@ const (
 //	running           queued    handBack by its holder
 //	running           ended     end by its holder
 //	queued, running   ended     end by nobody: a cancellation
+//
+// One that has ended and has a webhook goes on to deliver it; see hook.
 type state string
 
 const (
@@ -140,8 +142,11 @@ func (t *task) end(holder string, now time.Time) error {
 
 // ttl is how long the store keeps the task as it is now.
 func (t *task) ttl() time.Duration {
-	if t.State == ended {
-		return t.keep()
+	switch {
+	case t.owes():
+		return t.keep() + time.Hour // as its answer is kept, so that what becomes of the webhook is written
+	case t.State == ended:
+		return max(time.Until(t.Ended.Add(t.keep())), time.Second)
 	}
 	return 0
 }

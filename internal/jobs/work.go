@@ -43,7 +43,7 @@ func (s *Service) look(ctx context.Context) {
 			return
 		}
 		for _, key := range keys {
-			if len(s.tasks) == cap(s.tasks) && len(s.batches) == cap(s.batches) {
+			if len(s.tasks) == cap(s.tasks) && len(s.batches) == cap(s.batches) && len(s.hooks) == cap(s.hooks) {
 				return
 			}
 			if err := s.consider(ctx, key); err != nil && ctx.Err() == nil {
@@ -81,6 +81,8 @@ func (s *Service) consider(ctx context.Context, todo string) error {
 		return nil
 	case err != nil:
 		return err
+	case t.Todo == todo && t.owes():
+		return s.startDelivery(ctx, r.Task)
 	case t.State == ended, t.Todo != todo:
 		return s.store.Delete(ctx, todo, "")
 	}
@@ -213,9 +215,13 @@ func (s *Service) finish(ctx context.Context, h *holding, change func(*task)) {
 	s.tidy(ctx, t)
 }
 
-// tidy removes the reminder of a task that has ended. One that stays is
-// removed when it is looked at.
+// tidy removes the reminder of a task that has ended, unless somebody is yet to
+// be told. One that stays is removed when it is looked at.
 func (s *Service) tidy(ctx context.Context, t *task) {
+	if t.owes() {
+		s.nudge()
+		return
+	}
 	if err := s.store.Delete(ctx, t.Todo, ""); err != nil {
 		s.log.Warn("reminder cannot be removed", "key", t.Todo, "err", err)
 	}

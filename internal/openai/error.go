@@ -32,6 +32,7 @@ const (
 //	limit_exceeded           400      a field is over a limit of this server
 //	field_not_allowed        400      a field that clients of this server may not set
 //	media_not_allowed        400      a picture or sound of a kind or from a place that is not allowed
+//	webhook_not_allowed      400      a webhook to a host that the operator does not name
 //	media_unreadable         400      a picture or sound that is broken or cannot be fetched
 //	context_length_exceeded  400      prompt plus asked tokens do not fit the context
 //	model_not_found          404      no model of that name is served
@@ -66,6 +67,7 @@ const (
 	CodeLimit            = "limit_exceeded"
 	CodeFieldDenied      = "field_not_allowed"
 	CodeMedia            = "media_not_allowed"
+	CodeWebhook          = "webhook_not_allowed"
 	CodeMediaUnreadable  = "media_unreadable"
 	CodeContextLength    = "context_length_exceeded"
 	CodeModelNotFound    = "model_not_found"

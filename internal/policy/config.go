@@ -3,7 +3,6 @@ package policy
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 )
@@ -46,15 +45,6 @@ func (c Config) Faults() error {
 			errs = append(errs, fmt.Errorf("media-types: %q is not known here; known are %s", t, strings.Join(knownTypes(), ", ")))
 		}
 	}
-	for _, h := range c.MediaHosts {
-		if _, err := parseHost(h); err != nil {
-			errs = append(errs, fmt.Errorf("media-hosts: %w", err))
-		}
-	}
-	for _, n := range c.MediaNetworks {
-		if _, err := netip.ParsePrefix(n); err != nil {
-			errs = append(errs, fmt.Errorf("media-networks: %q is not a network such as 10.1.0.0/16", n))
-		}
-	}
+	errs = append(errs, HostFaults("media-", c.MediaHosts, c.MediaNetworks))
 	return errors.Join(errs...)
 }

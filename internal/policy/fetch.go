@@ -7,9 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -17,127 +15,41 @@ import (
 	"sync/atomic"
 	"time"
 
-	"code.dny.dev/ssrf"
 	"golang.org/x/sync/errgroup"
 
 	"infer/internal/openai"
 )
 
-// fetcher gets media from the hosts that an operator allows. The address that a
-// name resolves to is judged when the connection is made, so that a name which
-// resolves to something else the second time gains nothing, and again for each
-// connection.
+// fetcher gets media from the hosts that an operator allows.
 type fetcher struct {
-	hosts   []host
-	dialer  *net.Dialer
+	hosts   *Hosts
 	client  *http.Client
 	timeout time.Duration
 	running chan struct{}
 }
 
-// host is one that may be asked.
-type host struct {
-	name  string // lower case; for *.DOMAIN it begins with the dot
-	port  string
-	plain bool // over http
-}
-
-// azureHost is where Azure's platform talks to its guests. It is a public
-// address and yet inside.
-// https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16
-var azureHost = netip.MustParsePrefix("168.63.129.16/32")
-
 func newFetcher(cfg Config) *fetcher {
-	f := &fetcher{timeout: fetchTimeout, running: make(chan struct{}, fetchesAtOnce)}
-	for _, text := range cfg.MediaHosts {
-		h, _ := parseHost(text) // Faults has checked it
-		f.hosts = append(f.hosts, h)
-	}
-	var four, six []netip.Prefix
-	for _, text := range cfg.MediaNetworks {
-		if n, _ := netip.ParsePrefix(text); n.Addr().Is4() { // Faults has checked it
-			four = append(four, n)
-		} else {
-			six = append(six, n)
-		}
-	}
-	// The lists of addresses are IANA's registries of special purposes.
-	guard := ssrf.New(ssrf.WithAnyPort(), ssrf.WithDeniedV4Prefixes(azureHost),
-		ssrf.WithAllowedV4Prefixes(four...), ssrf.WithAllowedV6Prefixes(six...))
-	f.dialer = &net.Dialer{Timeout: 5 * time.Second, Control: guard.Safe}
-	f.client = &http.Client{
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &http.Transport{ // without a proxy: it would resolve names for us
-			DialContext: f.dialer.DialContext, DisableCompression: true, MaxResponseHeaderBytes: 64 << 10,
-			TLSHandshakeTimeout: 5 * time.Second, MaxIdleConnsPerHost: fetchesAtOnce, IdleConnTimeout: 30 * time.Second,
-		},
-	}
-	return f
+	hosts := newHosts(cfg.MediaHosts, cfg.MediaNetworks) // Faults has checked both
+	client := hosts.Client()
+	return &fetcher{hosts: hosts, client: client, timeout: fetchTimeout, running: make(chan struct{}, fetchesAtOnce)}
 }
 
-func parseHost(text string) (host, error) {
-	wrong := fmt.Errorf("%q is not a host; write HOST, HOST:PORT, *.DOMAIN or http://HOST", text)
-	name, plain := strings.CutPrefix(strings.ToLower(text), "http://")
-	port := "443"
-	if plain {
-		port = "80"
-	}
-	if n, p, err := net.SplitHostPort(name); err == nil {
-		name, port = n, p
-	}
-	if rest, ok := strings.CutPrefix(name, "*."); ok {
-		if !strings.Contains(rest, ".") {
-			return host{}, wrong
-		}
-		name = name[1:]
-	}
-	if name == "" || strings.ContainsAny(name, "/*@?#\\%[] ") || strings.Trim(port, "0123456789") != "" || port == "" {
-		return host{}, wrong
-	}
-	return host{name, port, plain}, nil
-}
-
-func (h host) is(u *url.URL) bool {
-	scheme, port := "https", "443"
-	if h.plain {
-		scheme, port = "http", "80"
-	}
-	if p := u.Port(); p != "" {
-		port = p
-	}
-	name := strings.ToLower(u.Hostname())
-	return u.Scheme == scheme && port == h.port && (name == h.name || h.name[0] == '.' && strings.HasSuffix(name, h.name))
-}
-
-// allow judges an address by what is written. Whatever two parsers might read
-// differently is refused; what is fetched is written anew from what was judged.
+// allow judges an address by what is written.
 func (f *fetcher) allow(param string, text []byte) (*url.URL, *openai.Error) {
 	refuse := func(why string) (*url.URL, *openai.Error) {
 		return nil, openai.Invalid(param, openai.CodeMedia, "%s %s; send the medium itself as a data: URL", param, why)
-	}
-	if len(text) > maxURLBytes {
-		return refuse(fmt.Sprintf("is longer than the %d bytes of an address", maxURLBytes))
 	}
 	scheme, _, found := strings.Cut(string(text), ":")
 	switch scheme = strings.ToLower(scheme); {
 	case !found, scheme != "http" && scheme != "https":
 		return refuse("must begin with data: or https://")
-	case len(f.hosts) == 0:
+	case f.hosts.none():
 		return refuse("is not fetched by this server, unless its host is named with --media-hosts")
 	}
-	for _, c := range text {
-		if c <= ' ' || c >= 0x7f || c == '\\' {
-			return refuse("has characters that do not belong into an address")
-		}
+	u, why := f.hosts.Judge(string(text), "--media-hosts")
+	if why != "" {
+		return refuse(why)
 	}
-	u, err := url.Parse(string(text))
-	if err != nil || u.Opaque != "" || u.User != nil || u.Host == "" {
-		return refuse("is not a plain address of the form https://HOST/PATH")
-	}
-	if !slices.ContainsFunc(f.hosts, func(h host) bool { return h.is(u) }) {
-		return refuse("is not at one of the hosts that --media-hosts allows, over https")
-	}
-	u.Fragment, u.RawFragment = "", ""
 	return u, nil
 }
 
@@ -200,7 +112,7 @@ func (p *Policy) fetch(ctx context.Context, m medium) ([]byte, *openai.Error) {
 	r.Header.Set("Accept", strings.Join(p.cfg.MediaTypes, ", "))
 	resp, err := p.fetcher.client.Do(r)
 	if err != nil {
-		return nil, unreadable(reason(err))
+		return nil, unreadable(Reason(err))
 	}
 	defer func() { _ = resp.Body.Close() }() // it was only read
 	kind, ok := p.allowedType(resp.Header.Get("Content-Type"))
@@ -222,7 +134,7 @@ func (p *Policy) fetch(ctx context.Context, m medium) ([]byte, *openai.Error) {
 	}
 	switch {
 	case err != nil:
-		return nil, unreadable(reason(err))
+		return nil, unreadable(Reason(err))
 	case int64(len(content)) > p.cfg.MaxMediaBytes:
 		return nil, p.tooBig(m.param)
 	}
@@ -233,16 +145,4 @@ func (p *Policy) fetch(ctx context.Context, m medium) ([]byte, *openai.Error) {
 	base64.StdEncoding.Encode(out[len(out)-1-base64.StdEncoding.EncodedLen(len(content)):], content)
 	out[len(out)-1] = '"'
 	return out, nil
-}
-
-// reason says what went wrong without telling a stranger of the network.
-func reason(err error) string {
-	var timeout net.Error
-	switch {
-	case errors.Is(err, ssrf.ErrProhibitedIP), errors.Is(err, ssrf.ErrProhibitedNetwork):
-		return "its host has an address that is not public"
-	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, context.DeadlineExceeded):
-		return "its host does not answer in time"
-	}
-	return "its host does not answer properly"
 }

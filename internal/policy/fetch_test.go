@@ -96,7 +96,7 @@ func hosted(t *testing.T, h http.HandlerFunc, set func(*Config)) (*Policy, strin
 			set(c)
 		}
 	})
-	p.fetcher.dialer.Resolver = (&names{addresses: []string{"127.0.0.1"}}).resolver()
+	p.fetcher.hosts.dialer.Resolver = (&names{addresses: []string{"127.0.0.1"}}).resolver()
 	p.fetcher.client.Transport.(*http.Transport).TLSClientConfig = srv.Client().Transport.(*http.Transport).TLSClientConfig
 	t.Cleanup(p.fetcher.client.CloseIdleConnections)
 	return p, "https://example.com:" + port
@@ -236,7 +236,7 @@ func TestNamesThatMove(t *testing.T) {
 		_, _ = w.Write(pic)
 	}, nil)
 	n := &names{addresses: []string{"127.0.0.1", "127.0.0.2"}} // the second is not allowed
-	p.fetcher.dialer.Resolver = n.resolver()
+	p.fetcher.hosts.dialer.Resolver = n.resolver()
 	if _, _, e := apply(t, t.Context(), p, chat, imageURL(base+"/a"), seeing); e != nil {
 		t.Fatalf("first: %v", e)
 	}
@@ -256,7 +256,7 @@ func TestAddressesThatAreNotPublic(t *testing.T) {
 		"100.64.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255", "192.0.0.192", "198.18.0.1", "203.0.113.1",
 		"::1", "::", "fe80::1", "fd00::1", "fd00:ec2::254", "ff02::1", "::ffff:127.0.0.1", "::ffff:169.254.169.254", "64:ff9b::7f00:1",
 		"64:ff9b:1::a00:1", "2002:7f00:1::", "2001:db8::1", "2001::1"} {
-		p.fetcher.dialer.Resolver = (&names{addresses: []string{address}}).resolver()
+		p.fetcher.hosts.dialer.Resolver = (&names{addresses: []string{address}}).resolver()
 		_, _, e := apply(t, t.Context(), p, chat, imageURL("https://example.com/a"), seeing)
 		if e == nil || e.Code != openai.CodeMediaUnreadable || !strings.Contains(e.Message, "an address that is not public") {
 			t.Errorf("%s: %+v", address, e)
