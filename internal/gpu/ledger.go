@@ -2,6 +2,7 @@ package gpu
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -132,11 +133,17 @@ var (
 	descEnergy  = prometheus.NewDesc("infer_energy_joules_total", "Energy of GPUs by who caused it; without a key while no request ran. The sum is that of infer_gpu_energy_joules_total.", []string{"key", "model"}, nil)
 )
 
-// collect tells the totals.
-func (l *Ledger) collect(ch chan<- prometheus.Metric) {
+// copied are the totals as they are now.
+func (l *Ledger) copied() map[payer]cost {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for p, c := range l.totals {
+	return maps.Clone(l.totals)
+}
+
+// collect tells the totals. Whoever takes them from ch may be slow, which no
+// request must wait for.
+func (l *Ledger) collect(ch chan<- prometheus.Metric) {
+	for p, c := range l.copied() {
 		ch <- prometheus.MustNewConstMetric(descSeconds, prometheus.CounterValue, c.seconds, p.key, p.model)
 		ch <- prometheus.MustNewConstMetric(descEnergy, prometheus.CounterValue, c.joules, p.key, p.model)
 	}

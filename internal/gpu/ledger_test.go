@@ -3,7 +3,9 @@ package gpu
 import (
 	"math"
 	"testing"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"pgregory.net/rapid"
 )
 
@@ -74,4 +76,31 @@ func TestLedgerLosesNothing(t *testing.T) {
 			t.Fatalf("%d entries of ended requests are kept", n)
 		}
 	})
+}
+
+// A scrape that nobody reads on keeps no request waiting.
+func TestSlowScrapeHoldsUpNoBill(t *testing.T) {
+	l := newLedger()
+	l.Begin("a", "m")
+	l.settle(1, 2)
+	ch, left := make(chan prometheus.Metric), make(chan struct{})
+	go func() { defer close(left); l.collect(ch) }()
+	<-ch // it is in the middle, and the next is not taken
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		b := l.Begin("b", "m")
+		b.Tokens(1)
+		b.Cost()
+		b.End()
+	}()
+	select {
+	case <-done:
+	case <-time.After(30 * time.Second):
+		t.Error("the bill waits for the scrape")
+	}
+	go func() { <-left; close(ch) }()
+	for range ch {
+	}
+	<-done
 }
