@@ -121,7 +121,7 @@ func (c *batchCmd) local(ctx context.Context, p process, o jobs.OneShot) (jobs.T
 	var tally jobs.Tally
 	var asked error
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return eng.Run(engineCtx) })
+	g.Go(func() error { return s.runEngine(engineCtx, eng, gpus) })
 	g.Go(func() error { defer stopEngine(); return srv.Run(ctx, ln) })
 	s.runGPUs(engineCtx, ctx, g, gpus, eng)
 	g.Go(func() error {

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -39,6 +41,25 @@ func (c *serveCmd) runGPUs(engineCtx, ctx context.Context, g *errgroup.Group, m 
 	ours := c.VLLM.URL == ""
 	rules := gpu.Rules{Required: ours && strings.HasPrefix(c.Device, "cuda"), Used: ours}
 	g.Go(func() error { return m.Guard(ctx, eng, rules) })
+}
+
+// lastLook is how long the end of an engine waits for what the driver says.
+const lastLook = 2 * time.Second
+
+// runEngine runs eng. When it fails, the GPUs are looked at once more: an
+// engine may die of a lost GPU before the next sample, and its own cause would
+// have it started again on the same node.
+func (c *serveCmd) runEngine(ctx context.Context, eng engine.Engine, m *gpu.Monitor) error {
+	err := eng.Run(ctx)
+	if err == nil || c.Device == "cpu" || c.VLLM.URL != "" {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, lastLook)
+	defer cancel()
+	if f := m.Look(ctx); f != nil {
+		return fmt.Errorf("%w (the engine ended with it: %v)", f, err)
+	}
+	return err
 }
 
 // gpuMemory is what the supervisor of vLLM asks of the GPUs: their memory, and

@@ -7,10 +7,12 @@ import (
 	"encoding/json/v2"
 	"io"
 	"net/http"
+	"os"
 	"os/exec"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"infer/internal/gpu/gputest"
 )
@@ -149,6 +151,47 @@ func TestSilentFallbackEndsTheProgram(t *testing.T) {
 		t.Errorf("exit code %d, want %d", code, exitUnavailable)
 	}
 	contains(t, s.log(), "a GPU is present and the engine runs on the CPU", "or run with --device cpu")
+}
+
+// An engine that dies of the loss before it was sampled does not decide the
+// exit code; one that dies for a reason of its own does, whatever the driver
+// takes to answer.
+func TestEngineThatDiesOfItsGPU(t *testing.T) {
+	for _, tt := range []struct {
+		name, change string
+		code         int
+		want         string
+	}{
+		{"lost", "gpu0.lost 1", exitGPULost, "infer: a GPU does not answer: GPU 0: "},
+		{"sound", "gpu0.util 5", exitUnavailable, "infer: vllm: OSError: org/m "},
+		{"the driver hangs", "delay.nvmlDeviceGetMemoryInfo_v2 100000", exitUnavailable, "infer: vllm: OSError: org/m "},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			next := writeFile(t, "next", strings.Join(gputest.With(gputest.A100(0), tt.change), "\n")+"\n")
+			vllm := script(t, `while ! [ -e "$0.go" ]; do sleep 0.05; done
+mv '`+next+`' "$(cat "$0.go")"
+echo 'OSError: org/m is not a local folder and is not a valid model identifier'
+exit 1
+`)
+			s := serveWithGPU(t, gputest.A100(0), "--engine=vllm", "--model=org/m", "--vllm-program", vllm)
+			wait(t, "the GPU", func() bool { _, got := s.get("/metrics"); return strings.Contains(got, "infer_gpu_up 1") })
+			began := time.Now()
+			if err := os.WriteFile(vllm+".new", []byte(s.fake.Path+".txt"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Rename(vllm+".new", vllm+".go"); err != nil {
+				t.Fatal(err)
+			}
+			_ = s.wait()
+			if code := s.cmd.ProcessState.ExitCode(); code != tt.code {
+				t.Errorf("exit code %d, want %d; log:\n%s", code, tt.code, s.log())
+			}
+			if took := time.Since(began); took > 90*time.Second {
+				t.Errorf("the end took %v", took)
+			}
+			contains(t, s.log(), tt.want, "is not a valid model identifier")
+		})
+	}
 }
 
 // Without the driver's library the program lives, and says so once.

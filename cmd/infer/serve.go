@@ -188,7 +188,7 @@ func (c *serveCmd) run(ctx context.Context, p process) error {
 	if err := c.Scaler.start(engineCtx, g, srv, log); err != nil {
 		return err
 	}
-	g.Go(func() error { return eng.Run(engineCtx) })
+	g.Go(func() error { return c.runEngine(engineCtx, eng, gpus) })
 	// Scrapes and keys are of use until the last stream has drained.
 	g.Go(func() error { defer stopEngine(); return srv.Run(ctx, ln) })
 	if sidecar != nil {

@@ -69,6 +69,15 @@ func (m *Monitor) empty(s *look, st engine.Status) bool {
 	return len(s.devices) > 0
 }
 
+// Look looks at the GPUs now instead of at the end of the period, for as long
+// as ctx lasts, and returns Failure.
+func (m *Monitor) Look(ctx context.Context) *engine.Failure {
+	if _, err := m.ask(ctx); err != nil {
+		m.log.Warn("look at the gpus", "err", err)
+	}
+	return m.Failure()
+}
+
 // busyRatio is the utilization from which on a GPU works: what runs a kernel
 // now and then, such as a driver's own housekeeping, stays below.
 const busyRatio = 0.1
