@@ -4,8 +4,11 @@ package dapr
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,6 +19,37 @@ import (
 
 func configOf(d *daprtest.Sidecar) Config {
 	return Config{Mode: "on", Topic: "infer.requests", ReplyTopics: []string{"infer.results"}, GRPC: d.GRPC, HTTP: d.HTTP, Drain: 10 * time.Second}
+}
+
+// Two processes that fill a new folder at once both find all keys in it, though
+// each keeps a list of its own in mind.
+func TestRealIndexOfTwo(t *testing.T) {
+	port := daprtest.Ports(t, 1)[0]
+	daprtest.Redis(t, port)
+	components := []daprtest.Component{{Name: "redis", Type: "state.redis", Metadata: "redisHost=127.0.0.1:" + port + " keyPrefix=name"}}
+	var stores [2]*Store
+	for i := range stores {
+		stores[i] = run(t, configOf(daprtest.Start(t, daprtest.Options{Components: components})), program(echo)).Store("redis")
+	}
+	var want []string
+	for folder := range 5 {
+		var together sync.WaitGroup
+		for i := range 40 {
+			key := fmt.Sprintf("new%d/in/%02d", folder, i)
+			want = append(want, key)
+			together.Go(func() {
+				if err := stores[i%2].Create(t.Context(), key, []byte("x"), 0); err != nil {
+					t.Errorf("create %s: %v", key, err)
+				}
+			})
+		}
+		together.Wait()
+	}
+	for i, st := range stores {
+		if got, err := st.List(t.Context(), "", "", 1000); err != nil || !slices.Equal(got, want) {
+			t.Errorf("process %d lists %d keys of %d, %v", i, len(got), len(want), err)
+		}
+	}
 }
 
 // Real components pass the suite that every store passes.

@@ -180,8 +180,8 @@ func TestDuplicatesFreeTheirPlaces(t *testing.T) {
 	for range 2 {
 		told[next(t, "the answer", f.answers)]++
 	}
-	if told[answered{"1", done}] != 1 || told[answered{"0", done}] != 1 {
-		t.Errorf("told %v", told)
+	if told[answered{"1", done}] != 1 || told[answered{"0", done}] != 1 || calls.Load() != 2 {
+		t.Errorf("told %v after %d calls, want 2", told, calls.Load())
 	}
 	until(t, "opened anew", func() bool { n, open := f.count(); return n == 2 && open == 1 })
 	f.deliver <- event("2", body)

@@ -126,7 +126,15 @@ func (m *matrix) faults() []fault {
 		{"each event and job sent twice", 31, true, 0, func() {}},
 		{"slower than the redelivery", 400, false, 0, func() {}},
 		{"SIGKILL infer", 33, false, inFlight, restart(syscall.SIGKILL)},
-		{"SIGTERM infer", 34, false, inFlight, restart(syscall.SIGTERM)},
+		{"SIGTERM infer", 34, false, inFlight, func() {
+			restart(syscall.SIGTERM)()
+			// What ended or was given up meanwhile has been written.
+			for _, bad := range []string{"was not stored", "cannot be handed back", "cannot be kept", "cannot be freed"} {
+				if log := m.logs[len(m.logs)-1].String(); strings.Contains(log, bad) {
+					m.t.Errorf("a result %s at the stop:\n%s", bad, log)
+				}
+			}
+		}},
 		{"SIGKILL daprd", 35, false, inFlight, away(0)},
 		{"sidecar refused for 5 s", 36, false, inFlight, away(5 * time.Second)},
 		{"Redis restarted", 37, false, 2 * inFlight, func() { m.redis.Kill(syscall.SIGKILL); m.startRedis() }},

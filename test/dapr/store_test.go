@@ -66,6 +66,16 @@ func TestStoreFaults(t *testing.T) {
 		t.Errorf("a file of %d bytes came back as %d bytes, or others", len(large), len(text))
 	}
 
+	// Told to stop, it hands back through the store what it cannot end.
+	accepted(t, s.url, strings.Replace(chat, `"max_tokens":12`, `"max_tokens":6000,"ignore_eos":true`, 1))
+	daprtest.Until(t, "the long job runs", func() bool {
+		_, text := call(t, "GET", s.url+"/metrics", "")
+		return strings.Contains(text, "\ninfer_requests_running 1\n")
+	})
+	s.Kill(syscall.SIGTERM)
+	if log := s.Out.String(); !strings.Contains(log, "drain ended") || strings.Contains(log, "cannot be handed back") {
+		t.Errorf("at the stop:\n%s", log)
+	}
 	lost := serve(t, program, "127.0.0.1:0", []string{"--state", "dapr://absent"}, env...)
 	refused("no such component", lost.url)
 	_, text := call(t, "GET", lost.url+"/readyz", "")

@@ -77,7 +77,7 @@ func TestDeadLetter(t *testing.T) {
 	<-time.After(2 * time.Second) // the first expires
 	s := start()
 	publish(t, d, "bad", `"no object"`)
-	publish(t, d, "long", fmt.Sprintf(`{"request":`+request+`}`, 1000))
+	publish(t, d, "long", fmt.Sprintf(`{"request":`+request+`}`, 300))
 	publish(t, d, "next", fmt.Sprintf(`{"request":`+request+`}`, 2))
 	for _, id := range []string{"late", "no event"} {
 		daprtest.Until(t, id+" is a dead letter", func() bool { return find(t, redis, "infer.dead", id) != nil })
