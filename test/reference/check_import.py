@@ -25,8 +25,13 @@ from llama_reference import Llama, log_softmax
 
 
 @functools.lru_cache(maxsize=1)
+def model(path):
+    return Llama(path)
+
+
+@functools.lru_cache(maxsize=1)
 def reference(path, tokens):
-    return Llama(path).logprobs(tokens)
+    return model(path).logprobs(tokens)
 
 
 def run(folder, rows, chunk):

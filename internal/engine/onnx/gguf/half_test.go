@@ -89,8 +89,8 @@ func TestFloat16Graph(t *testing.T) {
 }
 
 // TestFloat16StaysClose runs every path of the builder as fp16 on the CPU,
-// which computes some of the operators as fp32 between fp16 roundings, and the
-// real model. The same graph without its corrections must be seen to differ.
+// which computes some of the operators as fp32 between fp16 roundings and is
+// slow at it, and the real model. The same graph without its corrections must be seen to differ.
 func TestFloat16StaysClose(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	tokens := make([]int, 48)
@@ -105,9 +105,9 @@ func TestFloat16StaysClose(t *testing.T) {
 		jobs = append(jobs, comparison{src, imported(t, src, o), tokens, 20, 1})
 	}
 	src := fromMake(t, "INFER_TEST_MODEL_GGUF")
-	text := prose(t)
+	text := prose(t)[:128]
 	names = append(names, "SmolLM2", "without offsets")
-	jobs = append(jobs, comparison{src, imported(t, src, o), text, len(text), 1}, comparison{src, withoutOffsets(t, src, o), text, len(text), 1})
+	jobs = append(jobs, comparison{src, imported(t, src, o), text, len(text), 1}, comparison{src, withoutOffsets(t, src, o), text[:controlled], controlled, 1})
 	got := compare(t, jobs)
 	for i, g := range got[:len(got)-1] {
 		t.Logf("%s: %+v", names[i], g)

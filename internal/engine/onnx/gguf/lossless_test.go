@@ -18,6 +18,9 @@ const (
 	int8KL  = 0.01
 )
 
+// controlled is how many positions are enough to see that a check can fail.
+const controlled = 48
+
 // TestRealModelIsLossless compares SmolLM2 with a numpy forward pass over 256
 // positions of prose and code.
 func TestRealModelIsLossless(t *testing.T) {
@@ -29,7 +32,7 @@ func TestRealModelIsLossless(t *testing.T) {
 	got := compare(t, []comparison{
 		{src, exact, tokens, len(tokens), 1},
 		{src, fast, tokens, 1, 1}, // one token at a time, through the cache
-		{src, broken, tokens, len(tokens), 1},
+		{src, broken, tokens[:controlled], controlled, 1},
 	})
 	t.Logf("level 0 %+v, level 4 %+v, without offsets %+v", got[0], got[1], got[2])
 	for i, limit := range []float64{exactKL, int8KL} {
