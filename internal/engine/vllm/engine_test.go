@@ -319,7 +319,9 @@ func TestFrozenOnABusyGPUIsFoundLate(t *testing.T) {
 	r := run(t, cfg, &pulse{memory{free: func() int64 { return 79 << 30 }}})
 	r.until(phase(engine.Ready))
 	var m counting
-	go func() { _, _ = r.post(context.Background(), &m, "/v1/chat/completions", strings.Replace(chatBody, "20", "100000", 1)) }()
+	go func() {
+		_, _ = r.post(context.Background(), &m, "/v1/chat/completions", strings.Replace(chatBody, "20", "100000", 1))
+	}()
 	for m.tokens.Load() < 5 {
 		<-time.After(time.Millisecond)
 	}
