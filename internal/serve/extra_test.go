@@ -2,12 +2,15 @@ package serve
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"infer/internal/admission"
+	"infer/internal/caller"
 )
 
 // The routes of others have what all routes have, and their Before stands in
@@ -48,5 +51,34 @@ func TestExtra(t *testing.T) {
 	}
 	if w := ask(f.Own("alice", true), "POST", "/v1/completions", `{"prompt":"a"}`); stood != 1 || class != admission.Batch || w.Body.String() != `{"from":"alice"}` {
 		t.Errorf("our own request: Before stood %d times, class %v, %d %s", stood, class, w.Code, w.Body)
+	}
+}
+
+// A job counts once against the requests of its key's minute: when it runs,
+// not when it is accepted.
+func TestOwnWorkCountsOnce(t *testing.T) {
+	d, err := caller.Open(caller.Config{Keys: "ann:" + annKey + "::rpm=2"}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := config()
+	cfg.Callers = &Callers{Keys: d}
+	cfg.Extra = &Extra{Routes: map[string]http.HandlerFunc{"POST /v1/jobs": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusAccepted) }}}
+	f := newFixture(t, cfg, ready(1), func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{}`)) }) // a recorder takes all
+	for range 5 {
+		if w := f.do("POST", "/v1/jobs", `{}`, "Api-Key", annKey); w.Code != 202 {
+			t.Fatalf("accepting: %d %s", w.Code, w.Body)
+		}
+	}
+	run := func(who string) int {
+		w := httptest.NewRecorder()
+		f.Own(who, true).ServeHTTP(w, httptest.NewRequestWithContext(context.WithoutCancel(t.Context()), "POST", "/v1/completions", strings.NewReader(`{"prompt":"x"}`)))
+		return w.Code
+	}
+	if got, want := fmt.Sprint(run("ann"), run("ann"), run("ann")), "200 200 429"; got != want {
+		t.Errorf("runs of three jobs: %s, want %s", got, want)
+	}
+	if code := run("removed since"); code != 200 {
+		t.Errorf("a run for a key that is gone: %d, want 200", code)
 	}
 }
