@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -125,10 +126,16 @@ func bare(err error) error {
 	return err
 }
 
-// full names a full disk.
+// full names a full disk. bbolt keeps only the words of what a file that cannot
+// grow met (v1.5.0, DB.grow).
 func full(err error, dir string) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG) {
-		return fmt.Errorf("%w: no space for %s (%v); free some, or give it a larger volume", ErrFull, dir, err)
+	if err == nil {
+		return nil
+	}
+	for _, e := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG} {
+		if errors.Is(err, e) || strings.HasPrefix(err.Error(), "file resize error:") && strings.HasSuffix(err.Error(), e.Error()) {
+			return fmt.Errorf("%w: no space for %s (%v); free some, or give it a larger volume", ErrFull, dir, err)
+		}
 	}
 	return err
 }
