@@ -76,6 +76,7 @@ test-real: $(KEDA) $(DAPRD) $(PYTHON) $(LIBRARY) $(GGUF) $(MINILM) $(ONNX_CUDA) 
 	scripts/packages.sh redis-server
 	go test -count=1 -tags real -timeout 10m ./internal/dapr ./test/dapr
 	go test -count=1 -tags real -run Kills -v ./cmd/infer
+	go test -count=1 -tags real -run RandomSchemas ./internal/engine/onnx/grammar
 	go test -count=1 -tags real ./internal/engine/onnx/ort
 	go test -count=1 -tags real -run 'CUDA|Cross' ./internal/engine/onnx
 

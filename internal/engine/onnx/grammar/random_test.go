@@ -296,7 +296,7 @@ func TestRandomSchemas(t *testing.T) {
 	v := realVocabulary(t)
 	s := &sampler{Rand: rand.New(rand.NewPCG(9, 10))}
 	var schemas, empty, walks, given, instances int
-	for schemas < 1000 {
+	for schemas < randomSchemas {
 		top := s.root()
 		g, err := JSONSchema(t.Context(), []byte(top.schema))
 		var wrong *SchemaError
@@ -333,7 +333,7 @@ func TestRandomSchemas(t *testing.T) {
 		}
 	}
 	t.Logf("%d schemas, %d more without instance, %d walks, %d given up, %d instances", schemas, empty, walks, given, instances)
-	if walks < 2500 || instances < 1000 {
+	if walks < randomSchemas*5/2 || instances < randomSchemas {
 		t.Errorf("%d walks and %d instances are too few to say anything", walks, instances)
 	}
 }
