@@ -62,6 +62,7 @@ func openState(name string, sidecar *dapr.Sidecar) (state, error) {
 
 const jobsIndex = `POST /v1/jobs                a request whose answer is fetched later
 GET  /v1/jobs[/ID]          its state and answer; POST /v1/jobs/ID/cancel
+GET  /v1/responses/ID       a kept response, also its stream; DELETE; /input_items; POST /v1/responses/ID/cancel
 POST /v1/files              files of requests; GET lists, DELETE /v1/files/ID
 POST /v1/batches            OpenAI batches over such files; GET /v1/batches/ID
 `
@@ -73,7 +74,7 @@ func (c *serveCmd) durable(st state, log *slog.Logger) (*jobs.Service, *serve.Ex
 	if err != nil {
 		return nil, nil, err
 	}
-	return work, &serve.Extra{Routes: work.Routes(), Index: jobsIndex, Before: work.Once}, nil
+	return work, &serve.Extra{Routes: work.Routes(), Index: jobsIndex, Before: work.Before}, nil
 }
 
 // runDurable works until ctx ends, through the server's own chain.

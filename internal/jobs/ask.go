@@ -69,8 +69,13 @@ func ask(ctx context.Context, h http.Handler, path string, body []byte) answer {
 		rec.status, rec.body = http.StatusBadGateway, *bytes.NewBuffer((&openai.Error{Type: openai.TypeServer,
 			Code: openai.CodeBrokeOff, Message: "the engine broke off"}).Body())
 	}
-	a := answer{status: rec.status, requestID: rec.header.Get("X-Request-Id"), body: rec.body.Bytes()}
-	if seconds, err := strconv.Atoi(rec.header.Get("Retry-After")); err == nil {
+	return rec.answer()
+}
+
+// answer is what was recorded.
+func (r *recorder) answer() answer {
+	a := answer{status: r.status, requestID: r.header.Get("X-Request-Id"), body: r.body.Bytes()}
+	if seconds, err := strconv.Atoi(r.header.Get("Retry-After")); err == nil {
 		a.retryAfter = time.Duration(seconds) * time.Second
 	}
 	if a.status == 0 {

@@ -19,19 +19,23 @@ import (
 // Routes returns the handlers by method and pattern, as chi writes them.
 func (s *Service) Routes() map[string]http.HandlerFunc {
 	return map[string]http.HandlerFunc{
-		"POST /v1/jobs":                s.createJob,
-		"GET /v1/jobs":                 s.listJobs,
-		"GET /v1/jobs/{id}":            s.getJob,
-		"POST /v1/jobs/{id}/cancel":    s.cancelJob,
-		"POST /v1/files":               s.createFile,
-		"GET /v1/files":                s.listFiles,
-		"GET /v1/files/{id}":           s.getFile,
-		"GET /v1/files/{id}/content":   s.fileContent,
-		"DELETE /v1/files/{id}":        s.deleteFile,
-		"POST /v1/batches":             s.createBatch,
-		"GET /v1/batches":              s.listBatches,
-		"GET /v1/batches/{id}":         s.getBatch,
-		"POST /v1/batches/{id}/cancel": s.cancelBatch,
+		"POST /v1/jobs":                      s.createJob,
+		"GET /v1/jobs":                       s.listJobs,
+		"GET /v1/jobs/{id}":                  s.getJob,
+		"POST /v1/jobs/{id}/cancel":          s.cancelJob,
+		"GET /v1/responses/{id}":             s.getResponse,
+		"DELETE /v1/responses/{id}":          s.deleteResponse,
+		"POST /v1/responses/{id}/cancel":     s.cancelResponse,
+		"GET /v1/responses/{id}/input_items": s.listInputItems,
+		"POST /v1/files":                     s.createFile,
+		"GET /v1/files":                      s.listFiles,
+		"GET /v1/files/{id}":                 s.getFile,
+		"GET /v1/files/{id}/content":         s.fileContent,
+		"DELETE /v1/files/{id}":              s.deleteFile,
+		"POST /v1/batches":                   s.createBatch,
+		"GET /v1/batches":                    s.listBatches,
+		"GET /v1/batches/{id}":               s.getBatch,
+		"POST /v1/batches/{id}/cancel":       s.cancelBatch,
 	}
 }
 

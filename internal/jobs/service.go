@@ -84,19 +84,20 @@ type Chain func(caller string, batch bool) http.Handler
 
 // Service does the durable work of one replica.
 type Service struct {
-	cfg     Config
-	store   store.Store
-	blobs   blobs
-	log     *slog.Logger
-	caller  func(*http.Request) string
-	replica string // names this process in leases
-	sole    bool   // no other process uses the store
-	wake    chan struct{}
-	tasks   chan struct{} // one for each job or response that runs
-	batches chan struct{}
-	lines   chan struct{}
-	hooks   chan struct{}
-	sender  *sender // nil when nobody may be told
+	cfg      Config
+	store    store.Store
+	blobs    blobs
+	log      *slog.Logger
+	caller   func(*http.Request) string
+	replica  string // names this process in leases
+	sole     bool   // no other process uses the store
+	wake     chan struct{}
+	stopping chan struct{} // closed when Run ends
+	tasks    chan struct{} // one for each job or response that runs
+	batches  chan struct{}
+	lines    chan struct{}
+	hooks    chan struct{}
+	sender   *sender // nil when nobody may be told
 
 	mu      sync.Mutex
 	running map[string]*holding // by the key of the task
@@ -113,7 +114,7 @@ func New(cfg Config, st store.Store, dir string, caller func(*http.Request) stri
 		return nil, err
 	}
 	s := &Service{cfg: cfg, store: st, blobs: chunks{st}, log: log, caller: caller, replica: rand.Text(),
-		wake: make(chan struct{}, 1), tasks: make(chan struct{}, cfg.Parallel), batches: make(chan struct{}, maxBatches),
+		wake: make(chan struct{}, 1), stopping: make(chan struct{}), tasks: make(chan struct{}, cfg.Parallel), batches: make(chan struct{}, maxBatches),
 		lines: make(chan struct{}, cfg.Parallel), running: map[string]*holding{}, hooks: make(chan struct{}, maxHooks)}
 	var err error
 	if s.sender, err = newSender(cfg); err != nil {
@@ -134,6 +135,7 @@ func New(cfg Config, st store.Store, dir string, caller func(*http.Request) stri
 func (s *Service) Run(ctx context.Context, chain Chain) error {
 	s.chain = chain
 	defer s.wg.Wait()
+	defer close(s.stopping)
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {

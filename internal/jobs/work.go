@@ -271,12 +271,9 @@ func (s *Service) interrupt(key string, cause error) {
 func (s *Service) giveUp(ctx context.Context, h *holding, t *task) {
 	const message = "the server ended while this ran, several times; it is not tried again"
 	s.log.Error("task given up", "key", h.key, "attempts", t.Attempts)
-	s.finish(ctx, h, func(t *task) {
-		switch t.Kind {
-		case kindJob:
-			t.Job.fail("attempts_exhausted", message)
-		case kindResponse:
-			t.Response.fail(t, "server_error", message)
-		}
-	})
+	if t.Kind == kindResponse {
+		s.giveUpResponse(ctx, h, t, message)
+		return
+	}
+	s.finish(ctx, h, func(t *task) { t.Job.fail("attempts_exhausted", message) })
 }

@@ -116,7 +116,7 @@ const index = `infer
 
 POST /v1/chat/completions   OpenAI chat, with streaming
 POST /v1/completions        OpenAI completions, with streaming
-POST /v1/responses          OpenAI responses, stateless, with streaming
+POST /v1/responses          OpenAI responses, with streaming
 POST /v1/messages           Anthropic messages, with streaming; /count_tokens
 POST /v1/embeddings         OpenAI embeddings, by an encoder
 POST /v1/rerank             documents by their relevance to a query (also /rerank, /v2/rerank)

@@ -14,8 +14,8 @@
 // A field that is not known is refused by name. What a client asks for and a
 // single model cannot mean is accepted and changes nothing:
 //
-//	Responses  store, include, metadata, user, safety_identifier, service_tier,
-//	           max_tool_calls, prompt_cache_key, prompt_cache_retention,
+//	Responses  store (but see Turn), include, metadata, user, safety_identifier,
+//	           service_tier, max_tool_calls, prompt_cache_key, prompt_cache_retention,
 //	           prompt_cache_options, stream_options.include_obfuscation,
 //	           reasoning.summary: reasoning is given as it is
 //	Messages   cache_control, citations, service_tier, context_management,

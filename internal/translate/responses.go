@@ -10,10 +10,18 @@ import (
 	"infer/internal/openai"
 )
 
-// Responses returns a handler of OpenAI's POST /v1/responses, without state.
+// Responses returns a handler of OpenAI's POST /v1/responses, without state but
+// for what the Turn of a request knows.
 func Responses(chat http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ask(chat, w, r, parseResponses, openai.WriteError)
+		turn := turnOf(r.Context())
+		ask(chat, w, r, func(body []byte) (dialect, *openai.Error) {
+			d, e := parseResponses(body, turn)
+			if e != nil {
+				return nil, e
+			}
+			return d, nil
+		}, openai.WriteError)
 	})
 }
 
@@ -96,20 +104,24 @@ func includable() []string {
 		"computer_call_output.output.image_url", "code_interpreter_call.outputs"}
 }
 
-func parseResponses(body []byte) (dialect, *openai.Error) {
+// parseResponses reads a request; turn may be nil.
+func parseResponses(body []byte, turn *Turn) (*responses, *openai.Error) {
 	req, e := decode[responsesRequest](body, "")
 	if e != nil {
 		return nil, e
 	}
-	if e := req.refused(); e != nil {
+	if e := req.refused(turn != nil); e != nil {
 		return nil, e
 	}
-	d := &responses{req: req, request: chatRequest{
+	d := &responses{req: req, turn: turn, request: chatRequest{
 		Model: req.Model, Stream: req.Stream, MaxCompletionTokens: req.MaxOutputTokens,
 		Temperature: req.Temperature, TopP: req.TopP,
 		PresencePenalty: req.PresencePenalty, FrequencyPenalty: req.FrequencyPenalty,
 		User: given(req.User), Verbosity: req.Text.Verbosity,
 	}}
+	if turn != nil {
+		d.seq = turn.First
+	}
 	if req.Stream {
 		d.request.StreamOptions = &streamOptions{IncludeUsage: true}
 	}
@@ -124,15 +136,16 @@ func parseResponses(body []byte) (dialect, *openai.Error) {
 	return d, nil
 }
 
-// refused names what needs state, or time after the answer.
-func (r *responsesRequest) refused() *openai.Error {
+// refused names what needs state, or time after the answer, unless there is
+// somebody who keeps responses.
+func (r *responsesRequest) refused(kept bool) *openai.Error {
 	const stateless = "is not supported: no response is kept here; send the whole conversation in input"
 	switch {
-	case r.PreviousResponseID != "":
+	case r.PreviousResponseID != "" && !kept:
 		return unsupported("previous_response_id", stateless)
 	case !absent(r.Conversation):
 		return unsupported("conversation", stateless)
-	case r.Background:
+	case r.Background && !kept:
 		return unsupported("background", "is not supported: no response is kept here; leave it out and wait for the answer")
 	case r.Truncation == "auto":
 		return unsupported("truncation", `"auto" is not supported: shorten the input yourself, or leave it out`)

@@ -15,6 +15,7 @@ type responses struct {
 	req       responsesRequest
 	request   chatRequest
 	functions []functionTool
+	turn      *Turn // nil for a response that nobody keeps
 	object    *response
 	seq       int // of the next event
 }
@@ -112,6 +113,7 @@ type (
 
 // Statuses of a response and of its items.
 const (
+	statusQueued     = "queued"
 	statusInProgress = "in_progress"
 	statusCompleted  = "completed"
 	statusIncomplete = "incomplete"
@@ -140,6 +142,15 @@ func (d *responses) start(a *answer) {
 		Temperature: orElse(r.Temperature, 1), Text: r.Text, ToolChoice: r.ToolChoice, Tools: d.functions,
 		TopLogprobs: orElse(r.TopLogprobs, 0), TopP: orElse(r.TopP, 1), Truncation: "disabled",
 		User: r.User, Metadata: r.Metadata,
+	}
+	if t := d.turn; t != nil {
+		d.object.ID, d.object.Background, d.object.Store = t.ID, t.Background, t.Background || t.Keep != nil
+		if t.Created != 0 {
+			d.object.CreatedAt = t.Created
+		}
+		if r.PreviousResponseID != "" {
+			d.object.PreviousResponseID = &r.PreviousResponseID
+		}
 	}
 	if r.Reasoning != nil {
 		d.object.Reasoning = *r.Reasoning
@@ -204,6 +215,7 @@ func (d *responses) output(a *answer, last string) []any {
 func (d *responses) whole(a *answer) (any, *openai.Error) {
 	d.start(a)
 	d.conclude(a)
+	d.keep()
 	return d.object, nil
 }
 

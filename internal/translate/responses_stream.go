@@ -62,7 +62,14 @@ func (d *responses) sendPart(name string, p *part, ev partEvent) {
 
 func (d *responses) begin(a *answer) {
 	d.start(a)
-	d.sendResponse("response.created")
+	switch t := d.turn; {
+	case t == nil || !t.Background:
+		d.sendResponse("response.created")
+	case t.Again:
+		d.object.Status = statusQueued
+		d.sendResponse("response.queued")
+		d.object.Status = statusInProgress
+	}
 	d.sendResponse("response.in_progress")
 }
 
@@ -115,6 +122,7 @@ func (d *responses) closePart(p *part, cutShort bool) {
 
 func (d *responses) end(a *answer) {
 	d.conclude(a)
+	d.keep()
 	d.sendResponse("response." + d.object.Status)
 }
 
@@ -138,5 +146,6 @@ func (d *responses) cut(a *answer, e *openai.Error) {
 	}
 	d.object.Output = d.output(a, statusIncomplete)
 	d.object.Status, d.object.Error = statusFailed, &responseError{code, e.Message}
+	d.keep()
 	d.sendResponse("response.failed")
 }
