@@ -65,7 +65,7 @@ func (s *Service) getResponse(w http.ResponseWriter, r *http.Request) {
 	case stream:
 		s.resume(w, r, t, after)
 	default:
-		s.tell(w, r, t)
+		s.show(w, r, t)
 	}
 }
 
@@ -81,8 +81,8 @@ func flagOf(v, name string) (bool, *openai.Error) {
 	return b, nil
 }
 
-// tell answers with a response as it stands.
-func (s *Service) tell(w http.ResponseWriter, r *http.Request, t *task) {
+// show answers with a response as it stands.
+func (s *Service) show(w http.ResponseWriter, r *http.Request, t *task) {
 	b, err := s.responseObject(r.Context(), t)
 	if err != nil {
 		s.fail(w, r, err)
@@ -128,7 +128,7 @@ func (s *Service) cancelResponse(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	s.tell(w, r, t)
+	s.show(w, r, t)
 }
 
 // endResponse cancels a response, unless it ends by itself first.

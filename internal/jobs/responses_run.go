@@ -7,7 +7,6 @@ import (
 	"encoding/json/v2"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
 	"infer/internal/translate"
@@ -40,7 +39,7 @@ func (s *Service) runResponse(ctx context.Context, h *holding, t *task) {
 		s.failResponse(ctx, h, t, l, "the request of the response is no longer there; send it again")
 		return
 	}
-	w := &logWriter{ctx: ctx, l: l, next: l.next, recorder: recorder{header: http.Header{}}}
+	w := &logWriter{ctx: ctx, lock: make(chan struct{}, 1), l: l, next: l.next, recorder: recorder{header: http.Header{}}}
 	aborted := w.serve(s.chain(t.Owner, true), body, &translate.Turn{ID: t.ID, Created: t.Created.Unix(), Background: true,
 		Again: l.index > 0, First: l.next})
 	s.concludeResponse(ctx, h, t, w, aborted)
@@ -131,7 +130,7 @@ type logWriter struct {
 	ctx      context.Context
 	half     []byte // of an event
 
-	mu      sync.Mutex
+	lock    chan struct{} // holds a value while somebody has what follows, also during a write to the store
 	l       *responseLog
 	pending bytes.Buffer // whole events that are not logged
 	at      int          // sequence number after pending
@@ -160,9 +159,9 @@ func (w *logWriter) serve(chain http.Handler, body []byte, turn *translate.Turn)
 			case <-done:
 				return
 			case <-tick.C:
-				w.mu.Lock()
+				w.lock <- struct{}{}
 				w.flush()
-				w.mu.Unlock()
+				<-w.lock
 			}
 		}
 	}()
@@ -187,8 +186,8 @@ func (w *logWriter) Write(p []byte) (int, error) {
 	if !strings.HasPrefix(w.header.Get("Content-Type"), "text/event-stream") {
 		return w.recorder.Write(p)
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.lock <- struct{}{}
+	defer func() { <-w.lock }()
 	w.half = append(w.half, p...)
 	for w.err == nil {
 		i := bytes.Index(w.half, []byte("\n\n"))

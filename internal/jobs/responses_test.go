@@ -120,6 +120,7 @@ type event struct {
 	Number   int    `json:"sequence_number"`
 	Delta    string `json:"delta"`
 	Response *struct {
+		ID     string `json:"id"`
 		Status string `json:"status"`
 		Error  *struct {
 			Message string `json:"message"`

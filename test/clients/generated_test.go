@@ -44,18 +44,19 @@ var generated = []struct{ in, name, vllm, onnx string }{
 	// It asks for state of five kinds at once; this is the first by name that
 	// infer does not know.
 	{v3 + "/responses", "TestResponseNewWithOptionalParams", "400 context_management unsupported_parameter", "400 context_management unsupported_parameter"},
-	// No response is stored.
-	{v3 + "/responses", "TestResponseGetWithOptionalParams", noRoute, noRoute},
-	{v3 + "/responses", "TestResponseDelete", noRoute, noRoute},
-	{v3 + "/responses", "TestResponseCancel", noRoute, noRoute},
-	{v3 + "/responses", "TestResponseCompactWithOptionalParams", noRoute, noRoute},
-	{v3 + "/responses", "TestInputTokenCountWithOptionalParams", noRoute, noRoute},
-	{v3 + "/responses", "TestInputItemListWithOptionalParams", noRoute, noRoute},
+	// No response of this name is kept.
+	{v3 + "/responses", "TestResponseGetWithOptionalParams", noObject, noObject},
+	{v3 + "/responses", "TestResponseDelete", noObject, noObject},
+	{v3 + "/responses", "TestResponseCancel", noObject, noObject},
+	{v3 + "/responses", "TestResponseCompactWithOptionalParams", noMethod, noMethod},
+	{v3 + "/responses", "TestInputTokenCountWithOptionalParams", noMethod, noMethod},
+	{v3 + "/responses", "TestInputItemListWithOptionalParams", noObject, noObject},
 }
 
 const (
 	v3       = "github.com/openai/openai-go/v3"
 	noRoute  = "404 route_not_found"
+	noObject = "404 response_id not_found"
 	noMethod = "405 method_not_allowed"
 )
 
