@@ -24,7 +24,9 @@ type Turn struct {
 type turnKey struct{}
 
 // WithTurn returns a context for the request of one response.
-func WithTurn(ctx context.Context, t *Turn) context.Context { return context.WithValue(ctx, turnKey{}, t) }
+func WithTurn(ctx context.Context, t *Turn) context.Context {
+	return context.WithValue(ctx, turnKey{}, t)
+}
 
 func turnOf(ctx context.Context) *Turn {
 	t, _ := ctx.Value(turnKey{}).(*Turn)
