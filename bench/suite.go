@@ -24,6 +24,7 @@ var suites = map[string]suite{
 	"prefix":     {measure: (*plan).measurePrefix},
 	"structured": {measure: (*plan).measureStructured},
 	"overload":   {measure: (*plan).measureOverload},
+	"batch":      {measure: (*plan).measureBatch},
 	"embeddings": {encoder: true, measure: (*plan).measureEmbeddings},
 }
 

@@ -14,7 +14,7 @@ func TestParseSuites(t *testing.T) {
 		t.Errorf("parseSuites = %v, %v, want the order that was given", got, err)
 	}
 	for _, text := range []string{"", "base,", "all", "base streams"} {
-		if got, err := parseSuites(text); err == nil || !strings.Contains(err.Error(), "base, embeddings, mixed, overload, prefix, streams, structured") {
+		if got, err := parseSuites(text); err == nil || !strings.Contains(err.Error(), "base, batch, embeddings, mixed, overload, prefix, streams, structured") {
 			t.Errorf("parseSuites(%q) = %v, %v, want an error that lists the suites", text, got, err)
 		}
 	}
