@@ -42,6 +42,7 @@ type receiver struct {
 func newReceiver(t *testing.T, answer func(n int, w http.ResponseWriter)) *receiver {
 	v := &receiver{t: t, answer: answer}
 	v.srv = httptest.NewServer(v)
+	v.srv.Config.SetKeepAlivesEnabled(false) // an open connection would hold a fake clock
 	t.Cleanup(v.srv.Close)
 	return v
 }
