@@ -1,9 +1,12 @@
 package jobs
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -226,6 +229,47 @@ func TestFiles(t *testing.T) {
 			if status, body := r.do("POST", "/v1/files", "{}", "Content-Type", "application/json"); status != 415 {
 				t.Errorf("no form: %d %s", status, body)
 			}
+		})
+	}
+}
+
+// away is a store whose contents cannot be read for a while, or are gone.
+type away struct {
+	store.Store
+	reads atomic.Int32 // that fail still
+	err   error
+}
+
+func (a *away) Get(ctx context.Context, key string) (store.Item, error) {
+	if strings.HasPrefix(key, "blob/") && a.reads.Add(-1) >= 0 {
+		return store.Item{}, a.err
+	}
+	return a.Store.Get(ctx, key)
+}
+
+// A large body that cannot be read now is no lost job; one that is gone is.
+func TestJobWaitsForItsBody(t *testing.T) {
+	for _, tt := range []struct {
+		name, want string
+		reads      int32
+		err        error
+	}{
+		{"away", "succeeded", 3, errors.New("the store is away")},
+		{"gone", "body_lost", 1 << 30, store.ErrNotFound},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEngine()
+				st := &away{Store: store.NewMemory(64 << 20), err: tt.err}
+				st.reads.Store(tt.reads)
+				r := newReplica(t, st, "", e.chain)
+				defer r.end()
+				o := r.must("POST", "/v1/jobs", `{"prompt":"`+strings.Repeat("x", 400<<10)+`"}`)
+				o = r.until("/v1/jobs/"+o["id"].(string), ended3)
+				if text := fmt.Sprint(o); !strings.Contains(text, tt.want) {
+					t.Errorf("%.400s; want %s", text, tt.want)
+				}
+			})
 		})
 	}
 }

@@ -3,7 +3,10 @@ package jobs
 import (
 	"context"
 	"encoding/json/jsontext"
+	"errors"
 	"time"
+
+	"infer/internal/store"
 )
 
 // job is one request that is answered once.
@@ -31,18 +34,18 @@ func (s *Service) runJob(ctx context.Context, h *holding, t *task) {
 	body, err := s.get(ctx, t.Job.Body)
 	if err != nil {
 		s.log.Error("job's body cannot be read", "key", h.key, "err", err)
-		s.finish(ctx, h, func(t *task) { t.Job.fail("body_lost", "the body of the job is no longer there; send the job again") })
+		switch {
+		case s.over(ctx, h):
+		case errors.Is(err, store.ErrNotFound):
+			s.finish(ctx, h, func(t *task) { t.Job.fail("body_lost", "the body of the job is no longer there; send the job again") })
+		default: // the store may be back soon
+			s.release(ctx, h, 5*time.Second, func(*task) {})
+		}
 		return
 	}
 	a := ask(ctx, s.chain(t.Owner, true), t.Job.URL, body)
 	switch {
-	case context.Cause(ctx) == errExpired:
-		s.finish(ctx, h, func(t *task) {
-			t.Job.fail("job_expired", "the job did not run within its time; raise --job-deadline or add replicas")
-		})
-		return
-	case ctx.Err() != nil:
-		s.stopped(ctx, h)
+	case s.over(ctx, h):
 		return
 	case a.busy():
 		s.release(ctx, h, a.pause(), func(*task) {})
@@ -64,6 +67,21 @@ func (s *Service) runJob(ctx context.Context, h *holding, t *task) {
 		}
 	})
 	s.drop(context.WithoutCancel(ctx), t.Job.Body)
+}
+
+// over ends the run of a job whose time is up, or whose process stops.
+func (s *Service) over(ctx context.Context, h *holding) bool {
+	switch {
+	case context.Cause(ctx) == errExpired:
+		s.finish(ctx, h, func(t *task) {
+			t.Job.fail("job_expired", "the job did not run within its time; raise --job-deadline or add replicas")
+		})
+		return true
+	case ctx.Err() != nil:
+		s.stopped(ctx, h)
+		return true
+	}
+	return false
 }
 
 // keepAnswer keeps a body until the store takes it.
