@@ -149,9 +149,9 @@ func FuzzParseYAML(f *testing.F) {
 	})
 }
 
-// README.md lists every flag of serve with its default.
+// The configuration's page lists every flag of serve with its default.
 func TestReadmeListsEveryFlag(t *testing.T) {
-	readme, err := os.ReadFile("../../README.md")
+	readme, err := os.ReadFile("../../docs/configuration.md")
 	if err != nil {
 		t.Fatal(err)
 	}

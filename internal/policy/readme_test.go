@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// The README lists every limit with its value, and every field that is denied.
+// The page of the API lists every limit with its value, and every field that is denied.
 func TestReadmeListsTheLimits(t *testing.T) {
-	text, err := os.ReadFile("../../README.md")
+	text, err := os.ReadFile("../../docs/api.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,12 +32,12 @@ func TestReadmeListsTheLimits(t *testing.T) {
 		fmt.Sprintf("at once | %d bytes; %.0f s; %d |", maxURLBytes, fetchTimeout.Seconds(), fetchesAtOnce),
 	} {
 		if !strings.Contains(section, row) {
-			t.Errorf("the README has no row that ends in %s", row)
+			t.Errorf("docs/api.md has no row that ends in %s", row)
 		}
 	}
 	for _, name := range slices.Concat(denied(), templateArgs()) {
 		if !strings.Contains(section, "`"+name+"`") {
-			t.Errorf("the README does not name %s", name)
+			t.Errorf("docs/api.md does not name %s", name)
 		}
 	}
 }

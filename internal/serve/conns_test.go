@@ -240,7 +240,7 @@ func TestSlowSenders(t *testing.T) {
 }
 
 func TestReadmeListsTheBoundsOfConnections(t *testing.T) {
-	text, err := os.ReadFile("../../README.md")
+	text, err := os.ReadFile("../../docs/api.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -250,7 +250,7 @@ func TestReadmeListsTheBoundsOfConnections(t *testing.T) {
 		fmt.Sprintf("streams of one HTTP/2 connection | `--max-connections` 4096; %d |", maxStreams),
 	} {
 		if !strings.Contains(string(text), row) {
-			t.Errorf("the README has no row that ends in %s", row)
+			t.Errorf("docs/api.md has no row that ends in %s", row)
 		}
 	}
 }

@@ -12,12 +12,17 @@ import (
 	"time"
 )
 
-// readme returns the text of README.md and its blocks of shell commands.
+// readme returns the text of README.md and the pages that it names, and their
+// blocks of shell commands.
 func readme(t *testing.T) (text string, blocks []string) {
 	t.Helper()
-	b, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
+	var b []byte
+	for _, page := range []string{"README.md", "docs/configuration.md", "docs/api.md", "docs/durable-work.md", "docs/operations.md"} {
+		text, err := os.ReadFile("../../" + page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b = append(b, text...)
 	}
 	for _, m := range regexp.MustCompile("(?ms)^```sh\n(.*?)^```$").FindAllStringSubmatch(string(b), -1) {
 		blocks = append(blocks, m[1])
