@@ -20,7 +20,9 @@ type cluster struct {
 	shared store.Store
 	eng    *engine
 	random func() float64
-	calm   bool // nobody dies any more
+	start  func(store.Store) *replica
+	deadly float64 // how likely each operation is the last
+	calm   bool    // nobody dies any more
 	mu     sync.Mutex
 	alive  [2]*replica
 	wg     sync.WaitGroup
@@ -28,12 +30,17 @@ type cluster struct {
 }
 
 func newCluster(t *testing.T, seed uint64) *cluster {
-	c := &cluster{t: t, shared: store.NewMemory(64 << 20), eng: newEngine(), random: seeded(seed), stop: make(chan struct{})}
+	c := &cluster{t: t, shared: store.NewMemory(64 << 20), eng: newEngine(), random: seeded(seed), deadly: 0.02, stop: make(chan struct{})}
 	c.eng.took = func() time.Duration { return time.Duration(c.random() * float64(40*time.Second)) }
+	c.start = func(st store.Store) *replica { return newReplica(t, st, "", c.eng.chain) }
+	return c
+}
+
+// begin starts the processes.
+func (c *cluster) begin() {
 	for i := range c.alive {
 		c.wg.Go(func() { c.keep(i) })
 	}
-	return c
 }
 
 // keep runs one process after the other.
@@ -44,9 +51,9 @@ func (c *cluster) keep(i int) {
 		m.die = func() bool {
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			return !c.calm && c.random() < 0.02
+			return !c.calm && c.random() < c.deadly
 		}
-		r := newReplica(c.t, m, "", c.eng.chain)
+		r := c.start(m)
 		c.mu.Lock()
 		c.alive[i] = r
 		c.mu.Unlock()
@@ -109,6 +116,7 @@ func TestJobsSurviveCrashes(t *testing.T) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := newCluster(t, seed)
+				c.begin()
 				ids := map[string]string{} // prompt to id
 				var mu sync.Mutex
 				c.eng.before = func(prompt string) {
@@ -178,6 +186,7 @@ func TestBatchesSurviveCrashes(t *testing.T) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := newCluster(t, seed)
+				c.begin()
 				var id string
 				var mu sync.Mutex
 				c.eng.before = func(prompt string) {

@@ -53,6 +53,9 @@ func (s *Service) getResponse(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	after := -1
 	stream, e := flagOf(q.Get("stream"), "stream")
+	if e == nil && !q.Has("stream") {
+		stream = streamInBody(r)
+	}
 	if v := q.Get("starting_after"); e == nil && v != "" {
 		var err error
 		if after, err = strconv.Atoi(v); err != nil || after < 0 || !stream {
@@ -79,6 +82,15 @@ func flagOf(v, name string) (bool, *openai.Error) {
 		return false, openai.Invalid(name, openai.CodeInvalidValue, "%s must be true or false", name)
 	}
 	return b, nil
+}
+
+// streamInBody says whether the body of a GET asks for a stream: there
+// OpenAI's Go client 3.96 writes it in GetStreaming.
+func streamInBody(r *http.Request) bool {
+	var o struct {
+		Stream bool `json:"stream"`
+	}
+	return json.UnmarshalRead(io.LimitReader(r.Body, 1<<10), &o) == nil && o.Stream
 }
 
 // show answers with a response as it stands.

@@ -65,12 +65,7 @@ func (s *Service) concludeResponse(ctx context.Context, h *holding, t *task, w *
 	case bad && t.Faults+1 < maxFaults:
 		s.release(ctx, h, a.pause(), func(t *task) { t.Faults++ })
 	case w.object() != nil:
-		if err := w.l.finish(context.WithoutCancel(ctx), w.last(), w.next, w.object()); err != nil {
-			s.log.Warn("response's end cannot be written, trying again", "key", h.key, "err", err)
-			s.release(ctx, h, 5*time.Second, func(*task) {})
-			return
-		}
-		s.settle(ctx, h, t, w.l.end)
+		s.endWith(ctx, h, t, w.l, func(ctx context.Context) error { return w.l.finish(ctx, w.last(), w.next, w.object()) })
 	default:
 		s.failResponse(ctx, h, t, w.l, messageOf(a.body))
 	}
@@ -91,9 +86,15 @@ func messageOf(body []byte) string {
 
 // failResponse ends a response that has no answer.
 func (s *Service) failResponse(ctx context.Context, h *holding, t *task, l *responseLog, message string) {
+	s.endWith(ctx, h, t, l, func(ctx context.Context) error { return l.close(ctx, t, responseFailed, "server_error", message) })
+}
+
+// endWith writes the end into the log, and then the task.
+func (s *Service) endWith(ctx context.Context, h *holding, t *task, l *responseLog, write func(context.Context) error) {
+	// What was computed is worth a moment of a shutdown.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaseFor)
 	defer cancel()
-	if err := l.close(ctx, t, responseFailed, "server_error", message); err != nil {
+	if err := write(ctx); err != nil {
 		s.log.Warn("response's end cannot be written, trying again", "key", h.key, "err", err)
 		s.release(ctx, h, 5*time.Second, func(*task) {})
 		return

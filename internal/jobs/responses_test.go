@@ -349,6 +349,9 @@ func TestBackgroundStream(t *testing.T) {
 				t.Fatalf("after %d came %+v", after, got)
 			}
 		}
+		if _, part := r.do("GET", path+"?starting_after=3", `{"stream":true}`); len(events(t, part)) != len(all)-4 {
+			t.Errorf("as OpenAI's Go client asks: %s", part)
+		}
 		if _, again := r.do("GET", path+"?stream=true", ""); again != body {
 			t.Errorf("told again as %s", again)
 		}
