@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -22,7 +23,7 @@ type drowsy struct {
 	until time.Time
 }
 
-func (d *drowsy) stand(mayBegin bool) {
+func (d *drowsy) stand(mayBegin bool) (stood bool) {
 	d.mu.Lock()
 	now := time.Now()
 	if mayBegin && d.until.Before(now) && d.random() < 0.03 {
@@ -33,6 +34,7 @@ func (d *drowsy) stand(mayBegin bool) {
 	if left > 0 {
 		<-time.After(left)
 	}
+	return left > 0
 }
 
 func (d *drowsy) Create(ctx context.Context, key string, v []byte, ttl time.Duration) error {
@@ -41,7 +43,9 @@ func (d *drowsy) Create(ctx context.Context, key string, v []byte, ttl time.Dura
 }
 
 func (d *drowsy) Swap(ctx context.Context, key, rev string, v []byte, ttl time.Duration) error {
-	d.stand(false)
+	if d.stand(false) {
+		<-time.After(time.Duration(d.random() * float64(renewEvery))) // the log is written to before the lease is known to be lost
+	}
 	return d.Store.Swap(ctx, key, rev, v, ttl)
 }
 
@@ -106,6 +110,58 @@ func TestStreamsSurviveCrashes(t *testing.T) {
 	if restarts < 20 || givenUp > 10 {
 		t.Errorf("%d runs began anew, %d responses were given up: the test does not test", restarts, givenUp)
 	}
+}
+
+// Of two runs that go on from the same place of a log, the second adds nothing.
+func TestLogTakesOneWriter(t *testing.T) {
+	chats(t, func(t *testing.T, r *replica, _ *talker) {
+		tk := &task{ID: "resp_x", Kind: kindResponse, Response: &response{Stream: true}}
+		first, err := r.s.openLog(t.Context(), tk, "first")
+		if err != nil {
+			t.Fatal(err)
+		}
+		again := *first // as after a write that took place though the store said that it did not
+		second, err := r.s.openLog(t.Context(), tk, "second")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, w := range []struct {
+			l    *responseLog
+			want error
+		}{{second, nil}, {first, errLost}} {
+			if err := w.l.append(t.Context(), []byte("event: x\ndata: {}\n\n"), 3, entry{}); !errors.Is(err, w.want) {
+				t.Errorf("%s wrote: %v, want %v", w.l.holder, err, w.want)
+			}
+		}
+		again.holder = "second"
+		if err := again.append(t.Context(), []byte("event: x\ndata: {}\n\n"), 3, entry{}); err != nil {
+			t.Errorf("its own entry: %v", err)
+		}
+		if l, err := r.s.openLog(t.Context(), tk, ""); err != nil || l.index != 1 || l.next != 3 {
+			t.Errorf("the log ends at %+v, %v", l, err)
+		}
+	})
+}
+
+// A process that dies between the end in the log and the task has answered: the
+// next one asks nothing again.
+func TestLoggedEndIsNotRunAgain(t *testing.T) {
+	chats(t, func(t *testing.T, r *replica, e *talker) {
+		tk := &task{ID: "resp_x", Kind: kindResponse, Deadline: time.Now().Add(time.Hour), Keep: 3600, Response: &response{Background: true, Stream: true}}
+		l, err := r.s.openLog(t.Context(), tk, "dead")
+		if err == nil {
+			err = l.finish(t.Context(), []byte("event: x\ndata: {}\n\n"), 3, []byte(`{"status":"completed"}`))
+		}
+		if err == nil {
+			err = r.s.acceptResponse(t.Context(), tk, responseAsk{body: []byte(`{"input":"x","stream":true}`), items: []byte(`[]`)}, []byte(`{"status":"queued"}`))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o := r.until("/v1/responses/resp_x", ended3); o["status"] != "completed" || e.runs() != 0 {
+			t.Errorf("ended as %v after %d runs", o, e.runs())
+		}
+	})
 }
 
 // A cancellation races with the run at every step of it: one end, which poll,
