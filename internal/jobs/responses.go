@@ -5,11 +5,13 @@ import (
 	"context"
 	"encoding/json/jsontext"
 	"encoding/json/v2"
+	"errors"
 	"io"
 	"net/http"
 	"time"
 
 	"infer/internal/openai"
+	"infer/internal/store"
 	"infer/internal/translate"
 )
 
@@ -212,13 +214,18 @@ func (s *Service) responseTTL() time.Duration { return s.cfg.Deadline + s.cfg.Re
 
 // past is the conversation up to and with a previous response.
 func (s *Service) past(r *http.Request, id string) ([]jsontext.Value, error) {
-	const param = "previous_response"
+	gone := func(err error) error {
+		if !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		return openai.Invalid("previous_response_id", openai.CodePreviousNotFound, "there is no response %q to go on from; it may have expired or been deleted: send the conversation as input", clip(id))
+	}
 	if !validID(id) {
-		return nil, absent(param, id)
+		return nil, gone(store.ErrNotFound)
 	}
 	t, _, err := s.load(r.Context(), taskKey(kindResponse, s.caller(r), id))
 	if err != nil {
-		return nil, found(err, param, id)
+		return nil, gone(err)
 	}
 	switch status := t.Response.Status; {
 	case t.State != ended:
@@ -228,11 +235,11 @@ func (s *Service) past(r *http.Request, id string) ([]jsontext.Value, error) {
 	}
 	items, err := s.get(r.Context(), t.Response.Items)
 	if err != nil {
-		return nil, found(err, param, id)
+		return nil, gone(err)
 	}
 	object, err := s.get(r.Context(), t.Response.Final)
 	if err != nil {
-		return nil, found(err, param, id)
+		return nil, gone(err)
 	}
 	var all []jsontext.Value
 	var o struct {

@@ -238,7 +238,7 @@ func TestKeptResponses(t *testing.T) {
 				t.Errorf("another caller: %s %s is %d", ask[0], ask[1], status)
 			}
 		}
-		if status, body := r.do("POST", "/v1/responses", fmt.Sprintf(`{"input":"x","previous_response_id":%q}`, id), "From", "somebody else"); status != 404 {
+		if status, body := r.do("POST", "/v1/responses", fmt.Sprintf(`{"input":"x","previous_response_id":%q}`, id), "From", "somebody else"); status != 400 || !strings.Contains(body, "previous_response_not_found") {
 			t.Errorf("another caller goes on: %d %s", status, body)
 		}
 		if o := r.must("DELETE", path, ""); o["deleted"] != true || o["id"] != second["id"] {
@@ -394,7 +394,7 @@ func TestResponseRefusals(t *testing.T) {
 			{"POST", "", `{"input":"x","background":true,"store":false}`, 400, "invalid_value", "store"},
 			{"POST", "", `{"input":"x","background":"yes"}`, 400, "invalid_value", "background"},
 			{"POST", "", `{"input":"x","previous_response_id":1}`, 400, "invalid_value", "previous_response_id"},
-			{"POST", "", `{"input":"x","previous_response_id":"resp_nope"}`, 404, "not_found", "previous_response_id"},
+			{"POST", "", `{"input":"x","previous_response_id":"resp_nope"}`, 400, "previous_response_not_found", "previous_response_id"},
 			{"POST", "", `{"input":"x","conversation":"conv_1"}`, 400, "unsupported_parameter", "conversation"},
 			{"POST", "", `{"background":true}`, 400, "missing_field", "input"},
 			{"POST", "", `{"input":[],"background":true}`, 400, "invalid_value", "input"},

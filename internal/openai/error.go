@@ -34,6 +34,7 @@ const (
 //	media_not_allowed        400      a picture or sound of a kind or from a place that is not allowed
 //	webhook_not_allowed      400      a webhook to a host that the operator does not name
 //	media_unreadable         400      a picture or sound that is broken or cannot be fetched
+//	previous_response_not_found 400   no kept response of this id, as OpenAI says it
 //	context_length_exceeded  400      prompt plus asked tokens do not fit the context
 //	model_not_found          404      no model of that name is served
 //	route_not_found          404      no such path
@@ -73,6 +74,7 @@ const (
 	CodeModelNotFound    = "model_not_found"
 	CodeRouteNotFound    = "route_not_found"
 	CodeNotFound         = "not_found"
+	CodePreviousNotFound = "previous_response_not_found"
 	CodeMethodNotAllowed = "method_not_allowed"
 	CodeBodyTimeout      = "body_timeout"
 	CodeWrongState       = "wrong_state"
