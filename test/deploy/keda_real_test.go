@@ -81,8 +81,9 @@ func TestKEDA(t *testing.T) {
 			}
 		})
 	}
+	// KEDA asks for the second that has begun, so that a sample must be older.
 	eventually(t, "six requests on two slots in Prometheus", func() bool {
-		_, v, err := p.query("sum(infer_saturation)")
+		_, v, err := p.query("sum(infer_saturation offset 1500ms)")
 		return err == nil && v == "3"
 	})
 	prom := func(query, threshold string) map[string]string {
