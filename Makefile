@@ -79,7 +79,7 @@ test-real: $(KEDA) $(DAPRD) $(PYTHON) $(LIBRARY) $(GGUF) $(MINILM) $(ONNX_CUDA) 
 	go test -count=1 -tags real -run KEDA -v ./test/deploy
 	go test -count=1 -tags real -timeout 40m -v ./test/vllm
 	scripts/packages.sh redis-server
-	go test -count=1 -tags real -timeout 10m ./internal/dapr ./test/dapr
+	go test -count=1 -tags real -timeout 20m ./internal/dapr ./test/dapr
 	go test -count=1 -tags real -run Kills -v ./cmd/infer
 	go test -count=1 -tags real -run RandomSchemas ./internal/engine/onnx/grammar
 	go test -count=1 -tags real ./internal/engine/onnx/ort
