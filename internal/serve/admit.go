@@ -31,10 +31,9 @@ func (s *Server) encode(ctx context.Context, r admission.Request) (func(admissio
 // standing is what admission knows of a request's caller. Its zero value is
 // the one caller of a server without keys.
 type standing struct {
-	caller        string          // bounded set: the names of keys
-	class         admission.Class // of what the caller sends
-	weight        float64         // share beside that of other callers; 0 counts as 1
-	maxConcurrent int             // slots at once; 0 when unbounded
+	caller string          // bounded set: the names of keys
+	class  admission.Class // of what the caller sends
+	weight float64         // share beside that of other callers; 0 counts as 1
 }
 
 // extent is what admission knows of what a request asks for.
@@ -74,7 +73,7 @@ func contextOf(models []engine.Model, id string) int {
 func (x *exchange) request() admission.Request {
 	return admission.Request{
 		Bytes: x.bytes, Prompt: x.prompt, Answers: x.answers, MaxTokens: x.longest, Deadline: x.until,
-		Caller: x.caller, Class: x.class, Weight: x.weight, MaxConcurrent: x.maxConcurrent,
+		Caller: x.caller, Class: x.class, Weight: x.weight,
 	}
 }
 
