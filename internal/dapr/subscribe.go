@@ -70,8 +70,10 @@ type subscription struct {
 
 	mu         sync.Mutex
 	inFlight   map[string]*flight // by the event's id
+	unsettled  int                // events that were begun and whose answers are not yet sent
 	duplicated bool
-	idle       chan struct{} // has a mark when nothing is in flight after a duplicate
+	closing    bool          // nothing more is begun: the stream is opened anew
+	idle       chan struct{} // closed with closing
 }
 
 // flight is what is worked on under one id. Ids of different sources may be the
@@ -88,7 +90,7 @@ func (s *Sidecar) session(ctx context.Context) error {
 	// The stream outlives ctx, so that work in flight can be answered.
 	streamCtx, closeStream := context.WithCancel(context.WithoutCancel(ctx))
 	defer closeStream()
-	sub := &subscription{s: s, slots: make(chan struct{}, s.concurrency()), inFlight: map[string]*flight{}, idle: make(chan struct{}, 1)}
+	sub := &subscription{s: s, slots: make(chan struct{}, s.concurrency()), inFlight: map[string]*flight{}, idle: make(chan struct{})}
 	opening := context.AfterFunc(ctx, closeStream)
 	err := sub.open(streamCtx)
 	if !opening() {
@@ -246,10 +248,14 @@ func (s *Sidecar) crowded() {
 }
 
 // begin says whether to work on e. One that is worked on already is not begun a
-// second time: the answer of the first is the answer of both.
+// second time: the answer of the first is the answer of both. One that comes
+// while the stream is opened anew comes again on the next.
 func (sub *subscription) begin(e *pb.TopicEventRequest) bool {
 	sub.mu.Lock()
 	defer sub.mu.Unlock()
+	if sub.closing {
+		return false
+	}
 	f := sub.inFlight[e.GetId()]
 	if f == nil {
 		f = &flight{}
@@ -264,6 +270,7 @@ func (sub *subscription) begin(e *pb.TopicEventRequest) bool {
 	}
 	f.names = append(f.names, name)
 	f.open++
+	sub.unsettled++
 	return true
 }
 
@@ -280,15 +287,15 @@ func (sub *subscription) end(id string, ok bool) bool {
 	return !f.left
 }
 
-// settle marks that nothing is in flight after a duplicate.
+// settle notes that what there was to say about an event that was begun is
+// said. After a duplicate the last one to settle has the stream opened anew: no
+// sooner, or an answer that is about to be sent would meet a closed stream.
 func (sub *subscription) settle() {
 	sub.mu.Lock()
 	defer sub.mu.Unlock()
-	if sub.duplicated && len(sub.inFlight) == 0 {
-		select {
-		case sub.idle <- struct{}{}:
-		default:
-		}
+	if sub.unsettled--; sub.duplicated && sub.unsettled == 0 && !sub.closing {
+		sub.closing = true
+		close(sub.idle)
 	}
 }
 

@@ -3,6 +3,7 @@ package dapr
 import (
 	"encoding/json/v2"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -187,6 +188,38 @@ func TestDuplicatesFreeTheirPlaces(t *testing.T) {
 	f.deliver <- event("2", body)
 	if a := next(t, "the answer", f.answers); a != (answered{"2", done}) {
 		t.Errorf("told %v", a)
+	}
+}
+
+// The stream is not opened anew before the last answer is sent, even when many
+// events end at the same moment as the one that was delivered twice.
+func TestDuplicatesLoseNoAnswer(t *testing.T) {
+	const together = 16
+	f := newFake(t)
+	cfg := f.config()
+	cfg.Concurrency = together
+	var calls atomic.Int32
+	var free atomic.Pointer[chan struct{}]
+	run(t, cfg, program(func(w http.ResponseWriter, r *http.Request) {
+		gate := *free.Load()
+		calls.Add(1)
+		<-gate
+		echo(w, r)
+	}))
+	for round := range 20 {
+		gate := make(chan struct{})
+		free.Store(&gate)
+		calls.Store(0)
+		for i := range together {
+			f.deliver <- event(fmt.Sprint(round, "-", i), body)
+		}
+		f.deliver <- event(fmt.Sprint(round, "-0"), body)
+		until(t, "all run", func() bool { return calls.Load() == together })
+		close(gate)
+		for range together {
+			next(t, "the answer", f.answers)
+		}
+		until(t, "opened anew", func() bool { n, open := f.count(); return n == round+2 && open == 1 })
 	}
 }
 
