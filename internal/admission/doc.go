@@ -12,7 +12,9 @@
 // # Whose turn
 //
 // Interactive work goes before batch work, which also leaves an eighth of the
-// slots alone, so that it never fills a large engine. Within a class the
+// slots alone, so that it never fills a large engine. An engine that parks batch
+// work by itself gets as much of it as it has slots, and interactive work as if
+// there were none. Within a class the
 // callers share by tokens: each has a counter of what it was served, an
 // uncached prompt token counting 1 and a completion token 2, divided by its
 // weight; the lowest counter is next, and one caller's requests go in the order

@@ -21,6 +21,7 @@ type Capacity struct {
 	Slots   int       // requests that run at once; 0 while it is not ready
 	Beside  int       // requests that run at once beside the slots; 0 when unknown
 	Context int       // tokens of the longest sequence; 0 when unknown
+	Yields  bool      // batch work parks in the engine when interactive work needs its slots
 	ReadyAt time.Time // when an engine that is not ready is expected to be; zero when unknown
 }
 
@@ -31,10 +32,11 @@ type Gate struct {
 
 	mu            sync.Mutex
 	capacity      Capacity
-	expected      Capacity // the last that was not 0
-	maxTokens     int64    // of prompts in the queue
-	running       int      // slots taken; above the capacity only after it shrank
-	beside        int      // requests that run beside the slots
+	expected      Capacity  // the last that was not 0
+	maxTokens     int64     // of prompts in the queue
+	running       int       // slots taken; above the capacity after it shrank, or while batch work is parked
+	parked        time.Time // when batch work was parked last
+	beside        int       // requests that run beside the slots
 	lanes         [classes]*lane
 	lobby         line // of who wants only a ready engine; empty while the engine is
 	inLobby       int
@@ -147,24 +149,35 @@ func (g *Gate) refusal(ctx context.Context) error {
 	return ctx.Err() // a slot is no use to a caller that has left
 }
 
-// free says that there is a slot for a class. Batch work leaves some alone.
-// g.mu is held.
+// free says that there is a slot for a class. Batch work leaves some alone, or
+// gives them back. g.mu is held.
 func (g *Gate) free(c Class) bool {
 	if c == Batch && g.lanes[Batch].running >= g.batchSlots() {
 		return false
 	}
-	return g.running < g.capacity.Slots
+	running := g.running
+	if c == Interactive && g.capacity.Yields {
+		running = g.lanes[Interactive].running
+	}
+	return running < g.capacity.Slots
 }
 
 // batchSlots is how many slots batch work may take. g.mu is held.
-func (g *Gate) batchSlots() int { return g.capacity.Slots - g.capacity.Slots/8 }
+func (g *Gate) batchSlots() int {
+	if g.capacity.Yields {
+		return g.capacity.Slots
+	}
+	return g.capacity.Slots - g.capacity.Slots/8
+}
 
 // charge gives f a slot. g.mu is held.
 func (g *Gate) charge(f *flow, cost float64) {
 	if g.pace.first.IsZero() {
 		g.pace.first = time.Now()
 	}
-	g.running++
+	if g.running++; g.running > g.capacity.Slots {
+		g.parked = time.Now()
+	}
 	g.lanes[f.key.class].charge(f, cost)
 }
 
@@ -209,7 +222,9 @@ func (g *Gate) releaser(f *flow, r Request, cost float64, granted time.Time) fun
 			return
 		}
 		released = true
-		g.pace.measure(kept, r, t, g.slots())
+		if r.Class != Batch || g.parked.Before(granted) { // who was parked did not work all the time
+			g.pace.measure(kept, r, t, g.slots())
+		}
 		g.running--
 		g.lanes[r.Class].discharge(f, t.cost()-cost)
 		g.dispatch()

@@ -22,6 +22,7 @@ type actor struct {
 type model struct {
 	g       *Gate
 	slots   int
+	yields  bool
 	waiting []*actor // in the order of arrival
 	running []*actor
 }
@@ -95,7 +96,8 @@ func (m *model) race(t *rapid.T) {
 
 func (m *model) resize(t *rapid.T) {
 	m.slots = rapid.IntRange(0, 9).Draw(t, "slots")
-	m.g.SetCapacity(Capacity{Slots: m.slots})
+	m.yields = rapid.Bool().Draw(t, "yields")
+	m.g.SetCapacity(Capacity{Slots: m.slots, Yields: m.yields})
 }
 
 func (m *model) pause(t *rapid.T) {
@@ -138,7 +140,13 @@ func count(l []*actor, is func(*actor) bool) (n int) {
 func (m *model) check(t *rapid.T) {
 	before := len(m.running)
 	m.move(t)
-	if n := len(m.running); n > max(m.slots, before) {
+	isBatch := func(a *actor) bool { return a.Class == Batch }
+	batch := count(m.running, isBatch)
+	most := m.slots
+	if m.yields {
+		most += min(batch, m.slots)
+	}
+	if n := len(m.running); n > max(most, before) {
 		t.Fatalf("%d run in %d slots", n, m.slots)
 	}
 	st := m.g.Stats()
@@ -159,8 +167,14 @@ func (m *model) check(t *rapid.T) {
 	}
 	// Who waits while a slot is free is over the bound of its caller or leaves the slot to interactive work.
 	for _, a := range m.waiting {
-		batch := count(m.running, func(b *actor) bool { return b.Class == Batch })
-		if len(m.running) < m.slots && !capped(a) && (a.Class == Interactive || batch < m.slots-m.slots/8) {
+		taken, left := len(m.running), m.slots/8
+		if m.yields {
+			left = 0
+			if a.Class == Interactive {
+				taken -= batch
+			}
+		}
+		if taken < m.slots && !capped(a) && (a.Class == Interactive || batch < m.slots-left) {
 			t.Fatalf("a request of %s waits while %d of %d slots are taken", a.Caller, len(m.running), m.slots)
 		}
 	}

@@ -185,6 +185,41 @@ func TestBatchLeavesSlots(t *testing.T) {
 	})
 }
 
+// An engine that parks batch work takes as much of it as it has slots, and
+// interactive work as if there were none. What was parked tells nothing of how
+// fast the engine works.
+func TestBatchYields(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := New(Config{MaxQueue: 99, Hold: time.Minute})
+		g.SetCapacity(Capacity{Slots: 8, Yields: true})
+		var batch []*caller
+		for range 8 {
+			batch = append(batch, ask(t.Context(), g, Request{Class: Batch}))
+			batch[len(batch)-1].wantRunning(t, 0)
+		}
+		waits := ask(t.Context(), g, Request{Class: Batch})
+		waits.wantWaiting(t)
+		var one *caller
+		for range 8 {
+			one = ask(t.Context(), g, Request{Answers: 1})
+			one.wantRunning(t, 0)
+		}
+		late := ask(t.Context(), g, Request{})
+		late.wantWaiting(t)
+		time.Sleep(time.Second)
+		one.release(Tokens{Prompt: 1, Completion: 1})
+		synctest.Wait()
+		late.wantRunning(t, time.Second)
+		time.Sleep(time.Hour)
+		batch[0].release(Tokens{})
+		synctest.Wait()
+		waits.wantWaiting(t) // 15 of 8 slots are asked for
+		if mean := g.pace.kept / g.pace.requests; mean != 1 {
+			t.Errorf("a request keeps its slot for %v s, want 1", mean)
+		}
+	})
+}
+
 func TestMaxConcurrent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := New(Config{MaxQueue: 9, Hold: time.Minute})

@@ -82,6 +82,11 @@ type Status struct {
 	Failure  *Failure  // set while Phase is Failed, and while an engine starts again after it
 	ReadyAt  time.Time // when Ready is expected, learned from earlier starts; zero when unknown
 
+	// Yields says that work of the batch class gives its slot to any other that
+	// needs it, and goes on later: as many requests as there are Slots may come
+	// on top of those.
+	Yields bool
+
 	// SlotsGuessed says that the engine does not know its own Slots: who does,
 	// such as the operator, is right.
 	SlotsGuessed bool

@@ -47,3 +47,14 @@ func CallerFrom(ctx context.Context) string {
 	name, _ := ctx.Value(callerKey{}).(string)
 	return name
 }
+
+type batchKey struct{}
+
+// WithBatch returns a context that tells the engine's handler that nobody waits
+// for this request: whatever somebody waits for goes before it.
+func WithBatch(ctx context.Context) context.Context {
+	return context.WithValue(ctx, batchKey{}, true)
+}
+
+// IsBatch says whether ctx is of WithBatch.
+func IsBatch(ctx context.Context) bool { return ctx.Value(batchKey{}) != nil }

@@ -99,6 +99,8 @@ func (x *exchange) charge() admission.Tokens {
 // capacity is what the gate is told of a ready engine.
 func (s *Server) capacity(st engine.Status) admission.Capacity {
 	c := admission.Capacity{Slots: s.slots(st), Beside: st.Beside}
+	// With fewer slots than it has, the engine would find no need to park.
+	c.Yields = st.Yields && c.Slots == st.Slots
 	if len(st.Models) > 0 {
 		c.Context = st.Models[0].ContextTokens
 	}

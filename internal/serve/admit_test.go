@@ -203,6 +203,33 @@ func TestBatchWaits(t *testing.T) {
 	})
 }
 
+// An engine that parks batch work is told what that is, and gets what somebody
+// waits for at once; but for fewer slots than it has it parks nothing.
+func TestBatchYields(t *testing.T) {
+	for _, tt := range []struct {
+		limit int
+		waits time.Duration
+	}{{0, 0}, {2, 0}, {1, 2 * time.Second}} {
+		cfg := threeKeys(t)
+		cfg.MaxConcurrency = tt.limit
+		st := ready(2)
+		st.Yields = true
+		inBubble(t, cfg, st, func(w http.ResponseWriter, r *http.Request) {
+			if batch := engine.CallerFrom(r.Context()) == "night"; engine.IsBatch(r.Context()) != batch {
+				t.Errorf("limit %d: the engine is told batch is %v", tt.limit, !batch)
+			}
+			tick(2)(w, r)
+		}, func(t *testing.T, l *live) {
+			night := []*reply{l.post(t, chatPath, chat, bearer(nightKey)...), l.post(t, chatPath, chat, bearer(nightKey)...)}
+			ann := l.post(t, chatPath, chat, bearer(annKey)...)
+			ann.want(t, 200, events(2)+done, 2*time.Second+tt.waits)
+			for _, r := range night {
+				<-r.ended
+			}
+		})
+	}
+}
+
 // Tokens that were served count, however the request looked: who asked for a
 // long answer is behind who asked for short ones.
 func TestServedTokensCount(t *testing.T) {

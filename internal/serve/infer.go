@@ -141,7 +141,11 @@ func (s *Server) ask(admit admit, timed bool) http.HandlerFunc {
 		m.bill = s.bill(x.label, label)
 		defer m.bill.End()
 		rl.admitted(label, queued, m)
-		s.relay(rl, r.WithContext(engine.WithMeter(ctx, m)))
+		ctx = engine.WithMeter(ctx, m)
+		if x.class == admission.Batch {
+			ctx = engine.WithBatch(ctx)
+		}
+		s.relay(rl, r.WithContext(ctx))
 	}
 }
 

@@ -109,7 +109,7 @@ func TestOnlyLogitsCross(t *testing.T) {
 	}{
 		"prefill": {1, func() error { _, err := m.prefill(t.Context(), 1, prompt, 0); return err }},
 		"chunk":   {1, func() error { _, err := m.prefill(t.Context(), 1, prompt[:4], len(prompt)); return err }},
-		"decode":  {3, func() error { _, err := m.decode([]int32{1, 2, 3}, []int{5, 9, 7}); return err }},
+		"decode":  {3, func() error { _, err := m.decode(t.Context(), []int32{1, 2, 3}, []int{5, 9, 7}); return err }},
 	} {
 		if err := tc.run(); err != nil { // the first run may take memory
 			t.Fatal(err)

@@ -169,7 +169,7 @@ func (e *Engine) schedule(ctx context.Context, lib *ort.Library, m *model, l *li
 		"load_seconds", time.Since(began).Seconds(), "warm_seconds", warm.Seconds())
 	e.present(func() {
 		e.live.Store(l)
-		e.publish(engine.Status{Phase: engine.Ready, Progress: 1, Slots: m.slots, Models: e.models(l.model)})
+		e.publish(engine.Status{Phase: engine.Ready, Progress: 1, Slots: m.slots, Yields: true, Models: e.models(l.model)})
 	})
 	return l.sched.loop(ctx)
 }

@@ -59,7 +59,7 @@ func decodeSteps(m *model, rows, start, steps int) error {
 		for j := range lengths {
 			lengths[j] = start + i
 		}
-		if _, err := m.decode(make([]int32, rows), lengths); err != nil {
+		if _, err := m.decode(context.Background(), make([]int32, rows), lengths); err != nil {
 			return err
 		}
 	}

@@ -86,7 +86,7 @@ func (j *job) submit(ctx context.Context) *outbox {
 			limit = j.live.model.ContextTokens - len(prompt)
 		}
 		q := &sequence{
-			ctx: ctx, caller: engine.CallerFrom(ctx), prompt: prompt, maxTokens: limit, ends: j.sampling.ends,
+			ctx: ctx, caller: engine.CallerFrom(ctx), batch: engine.IsBatch(ctx), prompt: prompt, maxTokens: limit, ends: j.sampling.ends,
 			sampler: newSampler(j.sampling, uint64(i), prompt), decoder: markedDecoder{j.live.tok.NewDecoder(true), j.live.marks},
 			stop:        stopText{stops: j.stops, include: j.includeStop},
 			promptProbs: j.echo && j.logprobs >= 0, index: i, out: out,

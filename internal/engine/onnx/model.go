@@ -255,7 +255,8 @@ func (m *model) prefill(ctx context.Context, slot int, tokens []int32, pos int) 
 // decode extends row i, which holds lengths[i] tokens, by tokens[i], for all
 // rows from 0, and returns their logits, valid until the next run. A row
 // without work may be given any token: what it writes lies behind its length.
-func (m *model) decode(tokens []int32, lengths []int) ([][]float32, error) {
+// When ctx ends, so does the run, with ctx's error.
+func (m *model) decode(ctx context.Context, tokens []int32, lengths []int) ([][]float32, error) {
 	n := len(tokens)
 	total := slices.Max(lengths) + 1
 	ids, mask := m.ids.Int64s(), m.mask.Int64s()
@@ -272,7 +273,7 @@ func (m *model) decode(tokens []int32, lengths []int) ([][]float32, error) {
 			}
 		}
 	}
-	return m.run(context.Background(), rowRange{0, n}, 1, total)
+	return m.run(ctx, rowRange{0, n}, 1, total)
 }
 
 // run executes the graph over rows with seq new tokens each and a mask of

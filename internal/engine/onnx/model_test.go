@@ -68,7 +68,7 @@ func greedyAlone(t *testing.T, m *model, prompt []int32, n int) (ids []int32, lo
 		logits = append(logits, slices.Clone(out))
 		ids = append(ids, argmax(out))
 		var rows [][]float32
-		if rows, err = m.decode(ids[i:i+1], []int{len(prompt) + i}); err == nil {
+		if rows, err = m.decode(t.Context(), ids[i:i+1], []int{len(prompt) + i}); err == nil {
 			out = rows[0]
 		}
 	}
@@ -96,7 +96,7 @@ func teacherForced(t *testing.T, m *model, prompts, ids [][]int32, alone [][][]f
 				told[i] += skew
 			}
 		}
-		rows, err := m.decode(tokens, told)
+		rows, err := m.decode(t.Context(), tokens, told)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -162,7 +162,7 @@ func TestChunkedPrefillEqualsWhole(t *testing.T) {
 		t.Errorf("chunked and whole prefill differ by %g", d)
 	}
 	next := argmax(want)
-	rows, err := m.decode([]int32{next}, []int{len(prompt)})
+	rows, err := m.decode(t.Context(), []int32{next}, []int{len(prompt)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +170,7 @@ func TestChunkedPrefillEqualsWhole(t *testing.T) {
 	if !m.swap(2, 1, len(prompt)) {
 		t.Fatal("swap refused on the host")
 	}
-	if rows, err = m.decode([]int32{0, next}, []int{0, len(prompt)}); err != nil {
+	if rows, err = m.decode(t.Context(), []int32{0, next}, []int{0, len(prompt)}); err != nil {
 		t.Fatal(err)
 	}
 	if d := maxDiff(rows[1], after); d > 1e-3 {
@@ -179,7 +179,7 @@ func TestChunkedPrefillEqualsWhole(t *testing.T) {
 	if !m.copy(1, 0, len(prompt)) {
 		t.Fatal("copy refused on the host")
 	}
-	if rows, err = m.decode([]int32{next}, []int{len(prompt)}); err != nil {
+	if rows, err = m.decode(t.Context(), []int32{next}, []int{len(prompt)}); err != nil {
 		t.Fatal(err)
 	}
 	if d := maxDiff(rows[0], after); d > 1e-3 {
@@ -232,7 +232,7 @@ func BenchmarkModel(b *testing.B) {
 				for j := range lengths {
 					lengths[j] = len(prompt) + i%64
 				}
-				if _, err := m.decode(make([]int32, n), lengths); err != nil {
+				if _, err := m.decode(b.Context(), make([]int32, n), lengths); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -73,7 +73,10 @@ func (s *scheduler) recall(slot int) {
 	}
 	c.held, c.caller = append(c.held[:0], q.prompt[:own]...), q.caller
 	q.cached = own
-	q.put(piece{admitted: true, reused: own})
+	if !q.admitted {
+		q.admitted = true
+		q.put(piece{admitted: true, reused: own})
+	}
 }
 
 // release frees a slot and keeps what it holds.

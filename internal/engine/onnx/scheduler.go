@@ -2,6 +2,7 @@ package onnx
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime"
@@ -36,7 +37,7 @@ const maxFaults = 3
 // runner is the model as the scheduler sees it; see model.
 type runner interface {
 	prefill(ctx context.Context, slot int, tokens []int32, pos int) ([]float32, error)
-	decode(tokens []int32, lengths []int) ([][]float32, error)
+	decode(ctx context.Context, tokens []int32, lengths []int) ([][]float32, error)
 	copy(from, to, length int) bool
 	swap(a, b, length int) bool
 }
@@ -57,11 +58,13 @@ type scheduler struct {
 	sleepAfter time.Duration // idle for so long, loop asks retire and ends; 0 means never
 	retire     func() bool   // false when a request still uses the model
 
-	mu      sync.Mutex
-	queue   []*sequence
-	number  int // of the last sequence
-	stopped bool
-	wake    chan struct{}
+	mu        sync.Mutex
+	queue     []*sequence
+	number    int // of the last sequence
+	urgent    bool
+	interrupt context.CancelCauseFunc // of a run that may be done again; else nil
+	stopped   bool
+	wake      chan struct{}
 }
 
 func newScheduler(r runner, slots, context, vocab int, log *slog.Logger) *scheduler {
@@ -81,6 +84,7 @@ func (s *scheduler) submit(q *sequence) {
 		s.number++
 		q.number = s.number
 		s.queue = append(s.queue, q)
+		s.hurry(q)
 	}
 	s.mu.Unlock()
 	if stopped {
@@ -138,8 +142,9 @@ func (s *scheduler) rest() bool {
 	}
 }
 
-// admit frees the slots of those who left and fills free ones in the order of
-// arrival.
+// admit frees the slots of those who left and fills free ones: batch work after
+// all other, each in the order of arrival. Batch work gives its slot away to
+// other work that finds none.
 func (s *scheduler) admit() {
 	for i := range s.slots {
 		if q := s.slots[i].seq; q != nil && q.ctx.Err() != nil {
@@ -149,13 +154,18 @@ func (s *scheduler) admit() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.queue = slices.DeleteFunc(s.queue, func(q *sequence) bool { return q.ctx.Err() != nil })
+	s.urgent = false
 	for len(s.queue) > 0 {
-		i := s.place(s.queue[0])
+		next := slices.MinFunc(s.queue, before)
+		i := s.place(next)
+		if i < 0 && !next.batch {
+			i = s.park()
+		}
 		if i < 0 {
 			return
 		}
-		s.slots[i].seq = s.queue[0]
-		s.queue = slices.Delete(s.queue, 0, 1)
+		s.slots[i].seq = next
+		s.queue = slices.DeleteFunc(s.queue, func(q *sequence) bool { return q == next })
 	}
 }
 
@@ -165,8 +175,9 @@ func (s *scheduler) idle() bool {
 
 // step runs at most one prefill chunk and one decode step.
 func (s *scheduler) step(ctx context.Context) {
-	rows := s.compact()
-	if slot, only := s.nextPrefill(); slot >= 0 {
+	waited := s.waited()
+	rows := s.compact(waited)
+	if slot, only := s.nextPrefill(waited); slot >= 0 {
 		s.prefill(ctx, slot, chunk(rows > 0, only))
 	}
 	if rows > 0 {
@@ -177,11 +188,12 @@ func (s *scheduler) step(ctx context.Context) {
 // nextPrefill is the slot whose prompt gets the next chunk, or -1, and whether
 // it is the only one. Chunks go in turn to the prompt with the least left, so
 // that a short one does not wait for a long one, and to the one that came
-// first, so that a long one is never starved by short ones.
-func (s *scheduler) nextPrefill() (slot int, only bool) {
+// first, so that a long one is never starved by short ones. While somebody
+// waits for one, prompts of batch work get none.
+func (s *scheduler) nextPrefill(waited bool) (slot int, only bool) {
 	first, least, n := -1, -1, 0
 	for i, c := range s.slots {
-		if c.seq == nil || c.seq.decoding {
+		if c.seq == nil || c.seq.decoding || waited && c.seq.batch {
 			continue
 		}
 		n++
@@ -207,14 +219,16 @@ func (s *scheduler) prefill(ctx context.Context, slot, n int) {
 		n = 1 // the logits of a run are those of its last token
 	}
 	n = min(n, len(q.prompt)-q.cached)
-	run, cancel := context.WithCancelCause(q.ctx)
-	stop := context.AfterFunc(ctx, func() { cancel(errStopped) })
+	run, done := s.interruptible(q.ctx, q.batch)
+	stop := context.AfterFunc(ctx, func() { done(errStopped) })
 	logits, err := s.run.prefill(run, slot, q.prompt[q.cached:q.cached+n], q.cached)
 	stop()
-	cancel(nil)
+	done(nil)
 	switch {
 	case q.ctx.Err() != nil || ctx.Err() != nil:
 		return // admit or shut ends it
+	case errors.Is(err, errYield):
+		return
 	case err != nil:
 		s.broke(err)
 		s.end(slot, errRun)
@@ -226,6 +240,10 @@ func (s *scheduler) prefill(ctx context.Context, slot, n int) {
 		q.promptProb(logits)
 		return
 	}
+	if q.parked {
+		q.parked, q.decoding = false, true // what follows was sampled before
+		return
+	}
 	if q.maxTokens == 0 { // only the prompt was wanted
 		q.put(piece{finish: finishLength})
 		s.release(slot)
@@ -235,12 +253,13 @@ func (s *scheduler) prefill(ctx context.Context, slot, n int) {
 }
 
 // compact swaps decoding sequences from high slots into free low ones, so that
-// the batch has no idle rows, and returns how many rows it spans.
-func (s *scheduler) compact() int {
+// the batch has no idle rows, and returns how many rows it spans. While
+// somebody waits for a prompt, rows of batch work do not make it longer.
+func (s *scheduler) compact(waited bool) int {
 	rows := len(s.slots)
 	for ; rows > 0; rows-- {
 		high := &s.slots[rows-1]
-		if high.seq == nil || !high.seq.decoding {
+		if high.seq == nil || !high.seq.decoding || waited && high.seq.batch {
 			continue
 		}
 		free := slices.IndexFunc(s.slots[:rows-1], func(c slot) bool { return c.seq == nil })
@@ -254,14 +273,21 @@ func (s *scheduler) compact() int {
 
 func (s *scheduler) decode(rows int) {
 	tokens, lengths := make([]int32, rows), make([]int, rows)
+	batch := true
 	for i, c := range s.slots[:rows] {
 		// An idle row writes behind what it holds, which must stay inside.
 		lengths[i] = min(len(c.held), s.context-1)
 		if c.seq != nil && c.seq.decoding {
 			tokens[i] = c.seq.next
+			batch = batch && c.seq.batch
 		}
 	}
-	logits, err := s.run.decode(tokens, lengths)
+	run, done := s.interruptible(context.Background(), batch)
+	logits, err := s.run.decode(run, tokens, lengths)
+	done(nil)
+	if errors.Is(err, errYield) {
+		return
+	}
 	if err != nil {
 		s.broke(err)
 		for i, c := range s.slots[:rows] {
@@ -346,6 +372,6 @@ func (s *scheduler) warm(ctx context.Context, token int32) (time.Duration, error
 	if _, err := s.run.prefill(ctx, 0, []int32{token, token}, 0); err != nil {
 		return 0, err
 	}
-	_, err := s.run.decode([]int32{token}, []int{2})
+	_, err := s.run.decode(ctx, []int32{token}, []int{2})
 	return time.Since(began), err
 }

@@ -55,12 +55,16 @@ func (m *fakeModel) prefill(ctx context.Context, slot int, tokens []int32, pos i
 	return m.after(slot), nil
 }
 
-func (m *fakeModel) decode(tokens []int32, lengths []int) ([][]float32, error) {
+func (m *fakeModel) decode(ctx context.Context, tokens []int32, lengths []int) ([][]float32, error) {
 	m.steps = append(m.steps, fmt.Sprintf("d%d", len(tokens)))
 	if m.fail != nil {
 		return nil, m.fail
 	}
-	pass(10 * time.Millisecond)
+	select {
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case <-time.After(10 * time.Millisecond):
+	}
 	rows := make([][]float32, len(tokens))
 	for i := range tokens {
 		if lengths[i] > len(m.held[i]) {
@@ -114,10 +118,15 @@ func schedule(t *testing.T, slots int, f func(t *testing.T, s *scheduler, m *fak
 
 // ask submits a prompt of n tokens that ends with the given one.
 func ask(ctx context.Context, s *scheduler, n int, last int32, limit int) *sequence {
+	q := newSequence(ctx, n, last, limit)
+	s.submit(q)
+	return q
+}
+
+func newSequence(ctx context.Context, n int, last int32, limit int) *sequence {
 	q := &sequence{ctx: ctx, prompt: make([]int32, n), maxTokens: limit, ends: []int32{eosToken},
 		sampler: newSampler(sampling{topP: 1, logprobs: -1}, 0, nil), decoder: letters{}, out: newOutbox()}
 	q.prompt[n-1] = last
-	s.submit(q)
 	return q
 }
 

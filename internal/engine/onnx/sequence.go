@@ -35,6 +35,7 @@ type textDecoder interface {
 type sequence struct {
 	ctx       context.Context
 	caller    string  // whose cached tokens it may reuse
+	batch     bool    // nobody waits for it
 	prompt    []int32 // at least one token, fewer than the context
 	maxTokens int     // at least 1
 	ends      []int32 // tokens that end the sequence
@@ -49,7 +50,9 @@ type sequence struct {
 	cached   int   // tokens of this sequence in the KV cache
 	next     int32 // sampled, not yet in the cache; valid once decoding
 	begun    bool  // its prefill has begun
+	admitted bool  // and had begun before it was parked
 	decoding bool
+	parked   bool // while decoding; prompt is what the cache held then
 	produced int
 
 	index int // of the choice
@@ -58,6 +61,15 @@ type sequence struct {
 
 // left is how many prompt tokens are still to be computed.
 func (q *sequence) left() int { return len(q.prompt) - q.cached }
+
+// park takes q back to where its prefill begins, with what the cache holds of
+// it as the prompt.
+func (q *sequence) park(held []int32) {
+	if q.decoding {
+		q.prompt, q.parked = slices.Clone(held), true
+	}
+	q.begun, q.decoding, q.cached = false, false, 0
+}
 
 // accept takes one sampled token and reports whether it was the last. limit is
 // the context of the model.
