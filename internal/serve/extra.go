@@ -2,6 +2,7 @@ package serve
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 
@@ -71,11 +72,24 @@ func ownOf(ctx context.Context) (own, bool) {
 // Own returns the handler of the program's own requests on behalf of a caller,
 // who was let in when the work was accepted. They take the way of a client's and
 // are metered and limited as such; those of a batch take only what interactive
-// requests leave.
+// requests leave. One whose context is cancelled, for whatever cause, counts as
+// a client's that left, and one whose time is over as past its deadline.
 func (s *Server) Own(caller string, batch bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.router.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), ownKey{}, own{caller, batch})))
+		ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.Context()))
+		defer cancel(nil)
+		defer context.AfterFunc(r.Context(), func() { cancel(endOf(r.Context())) })()
+		s.router.ServeHTTP(w, r.WithContext(context.WithValue(ctx, ownKey{}, own{caller, batch})))
 	})
+}
+
+// endOf is what the end of the program's own work means to a request. Its cause
+// has a meaning only to whoever does the work.
+func endOf(ctx context.Context) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return errDeadline
+	}
+	return context.Canceled
 }
 
 // Caller names who sent a request that came through the Server. The name is

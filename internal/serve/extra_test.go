@@ -2,12 +2,14 @@ package serve
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"infer/internal/admission"
 	"infer/internal/caller"
@@ -80,5 +82,62 @@ func TestOwnWorkCountsOnce(t *testing.T) {
 	}
 	if code := run("removed since"); code != 200 {
 		t.Errorf("a run for a key that is gone: %d, want 200", code)
+	}
+}
+
+// The program's own work that is called off is a client that left, wherever its
+// request is then, and no fault; work that is out of time is past its deadline.
+func TestOwnWorkIsCalledOff(t *testing.T) {
+	calledOff := errors.New("the task was called off")
+	stop := func(t *testing.T) context.Context {
+		ctx, cancel := context.WithCancelCause(context.WithoutCancel(t.Context()))
+		time.AfterFunc(time.Minute, func() { cancel(calledOff) })
+		return ctx
+	}
+	expire := func(t *testing.T) context.Context {
+		ctx, cancel := context.WithDeadlineCause(context.WithoutCancel(t.Context()), time.Now().Add(time.Minute), calledOff)
+		t.Cleanup(cancel)
+		return ctx
+	}
+	for _, tt := range []struct {
+		name, path, body string
+		queued           bool
+		end              func(*testing.T) context.Context
+		status           float64
+		cut              any
+	}{
+		{"in the engine", "/v1/chat/completions", oneShot, false, stop, 499, nil},
+		{"in the middle of a stream", "/v1/chat/completions", chat, false, stop, 499, byClient},
+		{"translated", "/v1/responses", `{"model":"small","input":"a"}`, false, stop, 499, nil},
+		{"in the middle of a translated stream", "/v1/responses", `{"model":"small","input":"a","stream":true}`, false, stop, 499, byClient},
+		{"in the queue", "/v1/completions", oneShot, true, stop, 499, nil},
+		{"out of time in the engine", "/v1/chat/completions", oneShot, false, expire, 504, nil},
+		{"out of time in the middle of a stream", "/v1/chat/completions", chat, false, expire, 200, byDeadline},
+		{"out of time in the queue", "/v1/completions", oneShot, true, expire, 504, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, config(), ready(1), func(w http.ResponseWriter, r *http.Request) {
+				if exchangeOf(r).stream {
+					chatTick(1000)(w, r)
+					return
+				}
+				silent(w, r)
+			}, func(t *testing.T, l *live) {
+				if tt.queued {
+					defer l.post(t, "/v1/completions", oneShot).cancel()
+				}
+				l.Own("ann", true).ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(tt.end(t), "POST", tt.path, strings.NewReader(tt.body)))
+				lines := l.logs.lines(t)
+				line := lines[len(lines)-1]
+				if line["msg"] != "request" || line["status"] != tt.status || line["cut"] != tt.cut {
+					t.Errorf("logged %v, want status %v, cut %v", line, tt.status, tt.cut)
+				}
+				for _, line := range lines {
+					if line["level"] == "ERROR" {
+						t.Errorf("logged as a fault: %v", line)
+					}
+				}
+			})
+		})
 	}
 }
