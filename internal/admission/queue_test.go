@@ -206,11 +206,11 @@ func TestBatchYields(t *testing.T) {
 		}
 		late := ask(t.Context(), g, Request{})
 		late.wantWaiting(t)
-		time.Sleep(time.Second)
+		synctest.Sleep(time.Second)
 		one.release(Tokens{Prompt: 1, Completion: 1})
 		synctest.Wait()
 		late.wantRunning(t, time.Second)
-		time.Sleep(time.Hour)
+		synctest.Sleep(time.Hour)
 		batch[0].release(Tokens{})
 		synctest.Wait()
 		waits.wantWaiting(t) // 15 of 8 slots are asked for
