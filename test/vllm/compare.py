@@ -60,17 +60,31 @@ def result(call, client):
     try:
         answer = call(client)
         if isinstance(answer, openai.Stream):
-            return by_choice([plain(chunk.model_dump()) for chunk in answer])
+            return joined([plain(chunk.model_dump()) for chunk in answer])
         return plain(answer.model_dump())
     except openai.APIStatusError as e:
         return {"exception": type(e).__name__, "status": e.status_code, "type": e.type, "code": e.code, "param": e.param,
                 "message": e.message}
 
 
-def by_choice(chunks):
-    """The chunks of two choices come in any order."""
-    key = lambda c: c["choices"][0]["index"] if c["choices"] else 99
-    return sorted(chunks, key=key)
+def joined(chunks):
+    """One chunk a choice: those of two choices come in any order, and vLLM puts
+    into one what was sampled while it had no time to send it."""
+    choices = {}
+    for c in chunks:
+        index = c["choices"][0]["index"] if c["choices"] else 99
+        choices[index] = join("", choices.get(index), c)
+    return [choices[i] for i in sorted(choices)]
+
+
+def join(key, a, b):
+    if isinstance(a, dict) and isinstance(b, dict):
+        return {k: join(k, a.get(k), b.get(k)) for k in a.keys() | b.keys()}
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        return [join(key, x, y) for x, y in zip(a, b)]
+    if key in ("content", "text") and a is not None and b is not None:
+        return a + b
+    return a if b is None else b
 
 
 def differences(path, a, b):

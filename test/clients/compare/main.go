@@ -130,6 +130,38 @@ func collect[T any](s *ssestream.Stream[T]) (any, error) {
 	return all, s.Err()
 }
 
+// join puts the events of a stream of one choice into one, since vLLM puts into
+// one what was sampled while it had no time to send it: texts are joined, and
+// of all else the last holds.
+func join(key string, a, b any) any {
+	switch x := a.(type) {
+	case map[string]any:
+		if y, ok := b.(map[string]any); ok {
+			both := maps.Clone(x)
+			for k, v := range y {
+				both[k] = join(k, x[k], v)
+			}
+			return both
+		}
+	case []any:
+		if y, ok := b.([]any); ok {
+			both := append(slices.Clone(x), y[min(len(x), len(y)):]...)
+			for i := range min(len(x), len(y)) {
+				both[i] = join(key, x[i], y[i])
+			}
+			return both
+		}
+	case string:
+		if y, ok := b.(string); ok && (key == "content" || key == "text" || y == "") {
+			return x + y
+		}
+	}
+	if b == nil {
+		return a
+	}
+	return b
+}
+
 // result makes plain values of what the client returned. An error of the API
 // is a result; any other is a fault of this comparison.
 func result(v any, err error) (any, error) {
@@ -147,6 +179,12 @@ func result(v any, err error) (any, error) {
 	var plain any
 	if err := json.Unmarshal(text, &plain); err != nil {
 		return nil, fmt.Errorf("read the result: %w", err)
+	}
+	if events, ok := plain.([]any); ok {
+		plain = nil
+		for _, e := range events {
+			plain = join("", plain, e)
+		}
 	}
 	return plain, nil
 }
