@@ -71,6 +71,7 @@ type server struct {
 	began time.Time
 	log   *output
 	ended chan error
+	key   string // of /metrics; empty without keys
 }
 
 // output collects what a program prints.
@@ -192,11 +193,20 @@ func ready(code int, _ state) bool { return code == 200 }
 // post returns status and body.
 func (s *server) post(ctx context.Context, path, body string) (int, string) {
 	s.t.Helper()
+	return s.postAs(ctx, "", path, body)
+}
+
+// postAs posts with an API key.
+func (s *server) postAs(ctx context.Context, key, path, body string) (int, string) {
+	s.t.Helper()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url+path, strings.NewReader(body))
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "application/json")
+	if key != "" {
+		req.Header.Set("Authorization", "Bearer "+key)
+	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return 0, err.Error()
@@ -211,7 +221,14 @@ func (s *server) post(ctx context.Context, path, body string) (int, string) {
 
 // metric reads one series of /metrics; -1 when it is not there.
 func (s *server) metric(series string) float64 {
-	resp, err := http.Get(s.url + "/metrics")
+	req, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.url+"/metrics", nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if s.key != "" {
+		req.Header.Set("Authorization", "Bearer "+s.key)
+	}
+	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ const (
 	question = `"messages":[{"role":"user","content":"Name the capital of France in one short sentence."}],"temperature":0`
 	story    = `"messages":[{"role":"user","content":"Tell me a long story about a ship."}],"temperature":0,"ignore_eos":true`
 	running  = `vllm:num_requests_running{`
+	waiting  = `vllm:num_requests_waiting{`
 )
 
 // One life of infer over a real vLLM, in its order: every step needs what the
@@ -241,7 +243,7 @@ func TestRealSidecar(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	socket := filepath.Join(dir, "s")
-	args := append([]string{"serve", fromMake(t, "INFER_TEST_VLLM_MODEL"), "--served-model-name", "smollm2", "--uds", socket}, vllmFlags...)
+	args := append([]string{"serve", fromMake(t, "INFER_TEST_VLLM_MODEL"), "--served-model-name", "smollm2", "--uds", socket, "--scheduling-policy", "priority"}, vllmFlags...)
 	sidecar := exec.Command(fromMake(t, "INFER_TEST_VLLM"), args...)
 	sidecar.Env = append(os.Environ(), vllmEnv...)
 	sidecar.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -280,12 +282,40 @@ func TestRealSidecar(t *testing.T) {
 	if err := syscall.Kill(sidecar.Process.Pid, 0); err != nil {
 		t.Errorf("the sidecar was ended: %v", err)
 	}
-	s = serve(t, "--vllm-url=unix://"+socket)
+	const day, night, prom = "day-0123456789abcdef0123456789abcdef", "night-0123456789abcdef0123456789abcdef", "prom-0123456789abcdef0123456789abcdef"
+	keys := filepath.Join(dir, "keys")
+	if err := os.WriteFile(keys, []byte("day:"+day+"\nnight:"+night+":batch\nprom:"+prom+":metrics\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s = serve(t, "--vllm-url=unix://"+socket, "--max-concurrency=60", "--api-keys-file", keys)
+	s.key = prom
 	_, took := s.until("ready", time.Minute, ready)
 	t.Logf("ready over a running sidecar after %v", took)
+	overtakes(t, s, day, night)
 	end()
 	_, took = s.until("the loss", 30*time.Second, func(code int, st state) bool { return code == 503 && st.Phase == "starting" })
 	t.Logf("loss of the sidecar noticed after %v", took)
+}
+
+// overtakes queues twice as much batch work inside vLLM as it runs at once. A
+// request that somebody waits for does not wait for what is queued.
+func overtakes(t *testing.T, s *server, day, night string) {
+	var wg sync.WaitGroup
+	var ended atomic.Int32
+	for range 50 {
+		wg.Go(func() {
+			status, text := s.postAs(context.WithoutCancel(t.Context()), night, "/v1/chat/completions", `{"max_tokens":40,`+story+`}`)
+			if ended.Add(1); status != 200 {
+				t.Errorf("batch work: HTTP %d %s", status, text)
+			}
+		})
+	}
+	s.untilMetric(waiting, 30, 2*time.Minute)
+	status, text := s.postAs(t.Context(), day, "/v1/chat/completions", `{"max_tokens":4,`+story+`}`)
+	if n := ended.Load(); status != 200 || n > 35 {
+		t.Errorf("HTTP %d %s after %d of 50 requests of batch work, want it before the last 15", status, text, n)
+	}
+	wg.Wait()
 }
 
 // compare lets a client of OpenAI's ask vLLM itself and infer in front of it.

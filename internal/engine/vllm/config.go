@@ -204,7 +204,8 @@ func (c Config) command(socket string, sleep bool) command {
 			args = append(append(args, flag), value...)
 		}
 	}
-	add("--enable-prompt-tokens-details") // how much of a prompt came from the cache
+	add("--enable-prompt-tokens-details")  // how much of a prompt came from the cache
+	add("--scheduling-policy", "priority") // among equals it is the order of arrival
 	if c.MemoryUtilization > 0 {
 		add("--gpu-memory-utilization", strconv.FormatFloat(c.MemoryUtilization, 'g', -1, 64))
 	}

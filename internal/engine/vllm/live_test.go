@@ -118,6 +118,27 @@ func TestHeadersAreStripped(t *testing.T) {
 	}
 }
 
+// Batch work has a priority of its own, which nothing else has.
+func TestBatchHasPriority(t *testing.T) {
+	r := run(t, fakeConfig(t, ""), nil)
+	r.until(phase(engine.Ready))
+	for batch, want := range map[bool]int{false: 0, true: 1} {
+		ctx := t.Context()
+		if batch {
+			ctx = engine.WithBatch(ctx)
+		}
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, "/v1/completions", strings.NewReader(`{"prompt":"headers"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var w recorder
+		r.ServeHTTP(&w, req)
+		if got := w.body.String(); strings.Count(got, `"X-Vllm-Priority":["1"]`) != want {
+			t.Errorf("batch %v: vLLM saw %s", batch, got)
+		}
+	}
+}
+
 // A client that leaves ends its request inside vLLM, streaming or not.
 func TestLeavingFreesTheEngine(t *testing.T) {
 	r := run(t, fakeConfig(t, ""), nil)

@@ -405,7 +405,7 @@ func TestConfigFaultsComeTogether(t *testing.T) {
 func TestCommand(t *testing.T) {
 	c := Config{Model: "Qwen/Qwen3-0.6B", LoRA: []string{"a=x/y"}, MemoryUtilization: 0.85, MaxModelLen: 4096, Args: []string{"--max-model-len", "512", "--max-num-seqs=8"}}
 	got := c.command("/s", true)
-	want := "serve Qwen/Qwen3-0.6B --uds /s --served-model-name Qwen3-0.6B Qwen/Qwen3-0.6B --enable-prompt-tokens-details --gpu-memory-utilization 0.85" +
+	want := "serve Qwen/Qwen3-0.6B --uds /s --served-model-name Qwen3-0.6B Qwen/Qwen3-0.6B --enable-prompt-tokens-details --scheduling-policy priority --gpu-memory-utilization 0.85" +
 		" --enable-lora --max-loras 1 --lora-modules a=x/y --enable-sleep-mode --max-model-len 512 --max-num-seqs=8"
 	if s := strings.Join(got.args, " "); s != want {
 		t.Errorf("got  %s\nwant %s", s, want)

@@ -116,6 +116,9 @@ func (p *proxy) send(ctx context.Context, r *http.Request, body []byte) (*http.R
 			out.Header[name] = v
 		}
 	}
+	if engine.IsBatch(r.Context()) { // the others have 0; lower goes first, where the scheduling policy is priority
+		out.Header["X-Vllm-Priority"] = []string{"1"}
+	}
 	if out.Header.Get("Content-Type") == "" { // vLLM insists on it
 		out.Header.Set("Content-Type", "application/json")
 	}
