@@ -22,7 +22,7 @@ const (
 	batchPrompt  = 32
 	batchAnswer  = 16
 	batchAsks    = 12 // interactive requests, one after the other
-	batchPoll    = 20 * time.Millisecond
+	batchPoll    = 100 * time.Millisecond
 )
 
 // The rows of the batch suite.
