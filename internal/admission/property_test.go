@@ -138,16 +138,15 @@ func count(l []*actor, is func(*actor) bool) (n int) {
 
 // check compares the gate with the lists.
 func (m *model) check(t *rapid.T) {
-	before := len(m.running)
-	m.move(t)
 	isBatch := func(a *actor) bool { return a.Class == Batch }
-	batch := count(m.running, isBatch)
-	most := m.slots
-	if m.yields {
-		most += min(batch, m.slots)
+	before, batchBefore := len(m.running), count(m.running, isBatch)
+	m.move(t)
+	n, batch := len(m.running), count(m.running, isBatch)
+	if m.yields { // each class has the slots for itself
+		n, before = n-batch, before-batchBefore
 	}
-	if n := len(m.running); n > max(most, before) {
-		t.Fatalf("%d run in %d slots", n, m.slots)
+	if n > max(m.slots, before) || batch > max(m.slots, batchBefore) {
+		t.Fatalf("%d and %d of batch work run in %d slots", n, batch, m.slots)
 	}
 	st := m.g.Stats()
 	if st.Running != len(m.running) || st.Waiting+st.Held != len(m.waiting) || st.Capacity != m.slots || st.Demand != st.Running+len(m.waiting) {
