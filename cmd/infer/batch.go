@@ -126,7 +126,7 @@ func (c *batchCmd) local(ctx context.Context, p process, o jobs.OneShot) (jobs.T
 	s.runGPUs(engineCtx, ctx, g, gpus, eng)
 	g.Go(func() error {
 		defer stop()
-		tally, asked = o.Run(ctx, srv.Own("", false))
+		tally, asked = o.Run(ctx, srv.Own(serve.Work{}))
 		return nil
 	})
 	if err := g.Wait(); err != nil { // why the engine failed says more than that requests are left

@@ -70,6 +70,7 @@ POST /v1/batches            OpenAI batches over such files; GET /v1/batches/ID
 // durable makes the service that keeps work in st, and what it adds to the
 // server.
 func (c *serveCmd) durable(st state, log *slog.Logger) (*jobs.Service, *serve.Extra, error) {
+	c.Jobs.Accepted = serve.Accepted
 	work, err := jobs.New(jobs.Config(c.Jobs), st.store, st.dir, serve.Caller, log)
 	if err != nil {
 		return nil, nil, err
@@ -79,5 +80,7 @@ func (c *serveCmd) durable(st state, log *slog.Logger) (*jobs.Service, *serve.Ex
 
 // runDurable works until ctx ends, through the server's own chain.
 func runDurable(ctx context.Context, work *jobs.Service, srv *serve.Server) error {
-	return work.Run(ctx, func(caller string, batch bool) http.Handler { return srv.Own(caller, batch) })
+	return work.Run(ctx, func(caller string, counted bool) http.Handler {
+		return srv.Own(serve.Work{Caller: caller, Batch: true, Counted: counted})
+	})
 }

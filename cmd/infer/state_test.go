@@ -24,10 +24,11 @@ import (
 	"infer/internal/store"
 )
 
-// slow is an engine that says one word a second.
+// slow is an engine that says a word, pauses, and goes on.
 type slow struct {
 	engine.State
 	words int
+	pause time.Duration
 }
 
 func (*slow) Run(ctx context.Context) error { <-ctx.Done(); return nil }
@@ -41,7 +42,7 @@ func (e *slow) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.UnmarshalRead(r.Body, &req) // the server has read it before
 	for range e.words {
 		select {
-		case <-time.After(time.Second):
+		case <-time.After(e.pause):
 		case <-r.Context().Done():
 			return
 		}
@@ -92,10 +93,11 @@ func (l *shared) lines(t *testing.T) (requests []map[string]any, faults []string
 
 // works is durable work behind a server, as serve wires it.
 type works struct {
-	t    *testing.T
-	h    http.Handler
-	eng  *slow
-	logs shared
+	t       *testing.T
+	h       http.Handler
+	eng     *slow
+	logs    shared
+	callers *serve.Callers
 }
 
 // working runs test on the fake clock. keys are those of INFER_API_KEYS.
@@ -105,13 +107,14 @@ func working(t *testing.T, keys string, test func(*testing.T, *works)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w := &works{t: t, eng: &slow{words: 3}}
+		w := &works{t: t, eng: &slow{words: 3, pause: time.Second}}
 		w.eng.Set(engine.Status{Phase: engine.Ready, Slots: 4, Models: []engine.Model{{ID: "m"}}})
 		log := slog.New(slog.NewJSONHandler(&w.logs, nil))
 		cmd := &c.Serve
 		if cmd.Server.Callers, err = cmd.Callers.callers(log); err != nil {
 			t.Fatal(err)
 		}
+		w.callers = cmd.Server.Callers
 		work, extra, err := cmd.durable(state{store: store.NewMemory(memoryBytes)}, log)
 		if err != nil {
 			t.Fatal(err)
@@ -202,4 +205,64 @@ func TestCancelledWorkIsNoFault(t *testing.T) {
 			})
 		})
 	}
+}
+
+const annKey = "ann-0123456789abcdef"
+
+// What durable work takes of its key's minute. The engine takes no time, so that
+// nothing comes back meanwhile.
+func TestDurableWorkIsChargedOnce(t *testing.T) {
+	const each = 13 // tokens of a request
+	for _, tt := range []struct {
+		name             string
+		begin            func(w *works, auth ...string)
+		requests, tokens int
+	}{
+		{"a request", func(w *works, auth ...string) {
+			w.must("POST", "/v1/completions", `{"prompt":"x","max_tokens":40}`, auth...)
+		}, 1, each},
+		{"a background response", func(w *works, auth ...string) {
+			w.must("POST", "/v1/responses", `{"input":"x","background":true,"max_output_tokens":40}`, auth...)
+		}, 1, each},
+		{"a job", func(w *works, auth ...string) {
+			w.must("POST", "/v1/jobs", `{"prompt":"x","max_tokens":40}`, auth...)
+		}, 1, each},
+		{"a batch", func(w *works, auth ...string) { w.batch(3, auth...) }, 3, 3 * each},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			working(t, "ann:"+annKey+"::rpm=10,tpm=1000", func(t *testing.T, w *works) {
+				w.eng.pause = 0
+				tt.begin(w, "Api-Key", annKey)
+				synctest.Wait()
+				ann, _ := w.callers.Keys.Named("ann")
+				requests, tokens := ann.Rates()
+				if took := requests.Limit - requests.Remaining; took != tt.requests {
+					t.Errorf("took %d requests of the minute, want %d", took, tt.requests)
+				}
+				if took := tokens.Limit - tokens.Remaining; took != tt.tokens {
+					t.Errorf("took %d tokens of the minute, want %d", took, tt.tokens)
+				}
+			})
+		})
+	}
+}
+
+// Who reads a background response as it comes is not in the way of its run, also
+// with a key of one request at once. The minute's requests bound what is asked for.
+func TestBackgroundStreamWithOneRequestAtOnce(t *testing.T) {
+	working(t, "ann:"+annKey+"::rpm=2,concurrency=1", func(t *testing.T, w *works) {
+		const ask = `{"input":"x","background":true,"stream":true}`
+		began := time.Now()
+		for range 2 {
+			if rec := w.ask("POST", "/v1/responses", ask, "Api-Key", annKey); rec.Code != 200 || !strings.Contains(rec.Body.String(), "event: response.completed") {
+				t.Errorf("answered %d %s", rec.Code, rec.Body)
+			}
+		}
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("two runs of 3s took %v", took)
+		}
+		if rec := w.ask("POST", "/v1/responses", ask, "Api-Key", annKey); rec.Code != 429 || rec.Header().Get("Retry-After") == "" {
+			t.Errorf("a third within the minute: %d %s", rec.Code, rec.Body)
+		}
+	})
 }

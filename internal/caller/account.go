@@ -61,21 +61,27 @@ func (e *Exceeded) Error() string {
 // limit is in the way, in which case nothing is spent. done must be called once
 // when the request has ended, with the tokens that were really used; further
 // calls do nothing.
-func (a *Account) Spend(tokens int) (done func(used int), err *Exceeded) {
+func (a *Account) Spend(tokens int) (done func(used int), err *Exceeded) { return a.spend(1, tokens) }
+
+// Resume is Spend for what was counted as a request before: it takes no other
+// of the minute.
+func (a *Account) Resume(tokens int) (done func(used int), err *Exceeded) { return a.spend(0, tokens) }
+
+func (a *Account) spend(requests float64, tokens int) (done func(used int), err *Exceeded) {
 	now := time.Now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if bound := a.limits.Concurrency; bound > 0 && a.open >= bound {
 		return nil, &Exceeded{Limit: "requests at once", Bound: bound}
 	}
-	if wait, _ := a.requests.lacks(1, now); wait > 0 {
+	if wait, _ := a.requests.lacks(requests, now); wait > 0 && requests > 0 {
 		return nil, &Exceeded{Limit: "requests a minute", Bound: a.limits.RequestsPerMinute, Wait: wait}
 	}
 	if wait, never := a.tokens.lacks(float64(tokens), now); wait > 0 || never {
 		return nil, &Exceeded{Limit: "tokens a minute", Bound: a.limits.TokensPerMinute, Wait: wait, Never: never}
 	}
 	a.open++
-	a.requests.take(1, now)
+	a.requests.take(requests, now)
 	a.tokens.take(float64(tokens), now)
 	var once sync.Once
 	return func(used int) {

@@ -289,6 +289,15 @@ func TestSpend(t *testing.T) {
 		if _, err = a.Spend(0); err == nil || err.Limit != "requests a minute" || err.Wait != 15*time.Second {
 			t.Errorf("%+v", err)
 		}
+		before, _ := a.Rates()
+		four, err := a.Resume(0)
+		if err != nil {
+			t.Fatalf("what was counted before: %v", err)
+		}
+		four(0)
+		if requests, _ := a.Rates(); requests != before {
+			t.Errorf("it took a request of the minute: %v, before %v", requests, before)
+		}
 		a.set(Batch, Limits{RequestsPerMinute: 6}, time.Now())
 		if requests, tokens := a.Rates(); requests.Remaining != 3 || tokens.Limit != 0 {
 			t.Errorf("after the limits changed: %v %v", requests, tokens)

@@ -225,7 +225,7 @@ func (s *Service) lineResult(ctx context.Context, batch string, number int) (lin
 // runLine asks until there is an answer, and stores it. Somebody who stored one
 // before us, because we had lost the lease without knowing, was right.
 func (s *Service) runLine(ctx context.Context, h *holding, t *task, number int, l line) error {
-	a, err := askUntil(ctx, s.chain(t.Owner, true), l)
+	a, err := askUntil(ctx, s.chain(t.Owner, false), l)
 	if err != nil {
 		return err
 	}

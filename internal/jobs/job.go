@@ -43,7 +43,7 @@ func (s *Service) runJob(ctx context.Context, h *holding, t *task) {
 		}
 		return
 	}
-	a := ask(ctx, s.chain(t.Owner, true), t.Job.URL, body)
+	a := ask(ctx, s.chain(t.Owner, false), t.Job.URL, body)
 	switch {
 	case s.over(ctx, h):
 		return

@@ -187,6 +187,9 @@ func (s *Service) background(w http.ResponseWriter, r *http.Request, a responseA
 	}
 	t := &task{ID: turn.ID, Kind: kindResponse, Owner: s.caller(r), Deadline: time.Now().Add(s.cfg.Deadline),
 		Keep: int64(s.cfg.ResultTTL.Seconds()), Response: &response{Background: true, Stream: a.stream}}
+	if s.cfg.Accepted != nil {
+		s.cfg.Accepted(r)
+	}
 	if err := s.acceptResponse(r.Context(), t, a, object); err != nil {
 		s.fail(w, r, err)
 		return

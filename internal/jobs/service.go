@@ -42,6 +42,8 @@ type Config struct {
 	WebhookHosts    []string `name:"webhook-hosts" placeholder:"HOST" help:"Hosts that may be told of the end of a job, over https, as HOST, HOST:PORT or *.DOMAIN; http://HOST allows plain http. $$INFER_WEBHOOK_SECRET has the secret to sign with. Default: none."`
 	WebhookNetworks []string `name:"webhook-networks" placeholder:"CIDR" help:"Private networks that webhook hosts may be in, such as 10.1.0.0/16."`
 	WebhookSecret   Secret   `kong:"-"` // of the environment: a command line can be read by others
+
+	Accepted func(*http.Request) `kong:"-"` // told of a request to the model whose work goes on without it; nil for nobody
 }
 
 // Faults reports every fault at once.
@@ -78,9 +80,10 @@ const (
 	persistPause = 250 * time.Millisecond
 )
 
-// Chain returns the handler that answers as it would answer a client: caller
-// is who pays, batch says that the work takes only what others leave.
-type Chain func(caller string, batch bool) http.Handler
+// Chain returns the handler that answers as it would answer a client, with what
+// others leave: caller is who pays, and counted says that the request was
+// counted when it was accepted.
+type Chain func(caller string, counted bool) http.Handler
 
 // Service does the durable work of one replica.
 type Service struct {

@@ -63,11 +63,12 @@ func (s *Server) authorize(next http.Handler) http.Handler {
 		x.label = anonymous
 		need := accessOf(r.URL.Path)
 		a, known := r.Context().Value(accountKey{}).(*caller.Account)
-		o, owned := ownOf(r.Context())
-		if owned {
-			if a = s.cfg.Callers.named(o.caller); a == nil { // there are no keys, or no longer this one
-				x.caller, x.class = o.caller, classOf(o)
-				next.ServeHTTP(w, r.WithContext(engine.WithCaller(r.Context(), o.caller)))
+		work, own := workOf(r.Context())
+		if own {
+			x.counted = work.Counted
+			if a = s.cfg.Callers.named(work.Caller); a == nil { // there are no keys, or no longer this one
+				x.caller, x.class = work.Caller, classOf(work)
+				next.ServeHTTP(w, r.WithContext(engine.WithCaller(r.Context(), work.Caller)))
 				return
 			}
 			known = true
@@ -86,7 +87,7 @@ func (s *Server) authorize(next http.Handler) http.Handler {
 		class, limits := a.Terms()
 		x.account, x.limits = a, limits
 		x.caller, x.label, x.weight = a.Name, a.Label, limits.Weight
-		if class == caller.Batch || o.batch {
+		if class == caller.Batch || work.Batch {
 			x.class = admission.Batch
 		}
 		if e := permit(class, need); e != nil {
@@ -97,8 +98,8 @@ func (s *Server) authorize(next http.Handler) http.Handler {
 	})
 }
 
-func classOf(o own) admission.Class {
-	if o.batch {
+func classOf(w Work) admission.Class {
+	if w.Batch {
 		return admission.Batch
 	}
 	return admission.Interactive

@@ -34,6 +34,8 @@ type exchange struct {
 	label    string          // of the caller, for metrics
 	account  *caller.Account // nil when everybody may call
 	limits   caller.Limits   // of the account
+	counted  bool            // it takes no request of the account's minute
+	settle   func()          // corrects what the account was charged; nil until it was
 	queued   time.Duration   // negative until admitted
 	meter    *meter          // nil unless the engine was asked
 	after    time.Duration   // before which it is no use to come back; known with a refusal

@@ -41,7 +41,7 @@ func (e *Extra) before(next http.Handler) http.Handler {
 	}
 	first := e.Before(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, own := ownOf(r.Context()); own {
+		if _, own := workOf(r.Context()); own {
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -56,30 +56,31 @@ func (e *Extra) index() string {
 	return e.Index
 }
 
-// own marks a request of the program itself.
-type own struct {
-	caller string
-	batch  bool
+// Work is what the program does itself on behalf of a caller, who was let in
+// when it was accepted.
+type Work struct {
+	Caller  string
+	Batch   bool // takes only what interactive requests leave
+	Counted bool // the request that it was accepted with was counted against the caller's minute; see Accepted
 }
 
-type ownKey struct{}
+type workKey struct{}
 
-func ownOf(ctx context.Context) (own, bool) {
-	o, ok := ctx.Value(ownKey{}).(own)
-	return o, ok
+func workOf(ctx context.Context) (Work, bool) {
+	w, ok := ctx.Value(workKey{}).(Work)
+	return w, ok
 }
 
-// Own returns the handler of the program's own requests on behalf of a caller,
-// who was let in when the work was accepted. They take the way of a client's and
-// are metered and limited as such; those of a batch take only what interactive
-// requests leave. One whose context is cancelled, for whatever cause, counts as
-// a client's that left, and one whose time is over as past its deadline.
-func (s *Server) Own(caller string, batch bool) http.Handler {
+// Own returns the handler of the requests of work. They take the way of a
+// client's and are metered and limited as such. One whose context is cancelled,
+// for whatever cause, counts as a client's that left, and one whose time is over
+// as past its deadline.
+func (s *Server) Own(work Work) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.Context()))
 		defer cancel(nil)
 		defer context.AfterFunc(r.Context(), func() { cancel(endOf(r.Context())) })()
-		s.router.ServeHTTP(w, r.WithContext(context.WithValue(ctx, ownKey{}, own{caller, batch})))
+		s.router.ServeHTTP(w, r.WithContext(context.WithValue(ctx, workKey{}, work)))
 	})
 }
 
@@ -91,6 +92,11 @@ func endOf(ctx context.Context) error {
 	}
 	return context.Canceled
 }
+
+// Accepted says that a request to the model is answered by work that goes on
+// without it. It stays counted, and is charged for nothing else: tokens and a
+// place among the caller's requests at once are for the work to take.
+func Accepted(r *http.Request) { exchangeOf(r).settle() }
 
 // Caller names who sent a request that came through the Server. The name is
 // empty where there are no keys.

@@ -51,7 +51,7 @@ func TestExtra(t *testing.T) {
 	if ask(f.Handler(), "POST", "/v1/completions", `{"prompt":"a"}`); stood != 1 || class != admission.Interactive {
 		t.Errorf("a client's request: Before stood %d times, class %v", stood, class)
 	}
-	if w := ask(f.Own("alice", true), "POST", "/v1/completions", `{"prompt":"a"}`); stood != 1 || class != admission.Batch || w.Body.String() != `{"from":"alice"}` {
+	if w := ask(f.Own(Work{Caller: "alice", Batch: true}), "POST", "/v1/completions", `{"prompt":"a"}`); stood != 1 || class != admission.Batch || w.Body.String() != `{"from":"alice"}` {
 		t.Errorf("our own request: Before stood %d times, class %v, %d %s", stood, class, w.Code, w.Body)
 	}
 }
@@ -74,7 +74,7 @@ func TestOwnWorkCountsOnce(t *testing.T) {
 	}
 	run := func(who string) int {
 		w := httptest.NewRecorder()
-		f.Own(who, true).ServeHTTP(w, httptest.NewRequestWithContext(context.WithoutCancel(t.Context()), "POST", "/v1/completions", strings.NewReader(`{"prompt":"x"}`)))
+		f.Own(Work{Caller: who, Batch: true}).ServeHTTP(w, httptest.NewRequestWithContext(context.WithoutCancel(t.Context()), "POST", "/v1/completions", strings.NewReader(`{"prompt":"x"}`)))
 		return w.Code
 	}
 	if got, want := fmt.Sprint(run("ann"), run("ann"), run("ann")), "200 200 429"; got != want {
@@ -126,7 +126,7 @@ func TestOwnWorkIsCalledOff(t *testing.T) {
 				if tt.queued {
 					defer l.post(t, "/v1/completions", oneShot).cancel()
 				}
-				l.Own("ann", true).ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(tt.end(t), "POST", tt.path, strings.NewReader(tt.body)))
+				l.Own(Work{Caller: "ann", Batch: true}).ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(tt.end(t), "POST", tt.path, strings.NewReader(tt.body)))
 				lines := l.logs.lines(t)
 				line := lines[len(lines)-1]
 				if line["msg"] != "request" || line["status"] != tt.status || line["cut"] != tt.cut {

@@ -53,12 +53,11 @@ func (s *Server) asks(read reading, admit admit, timed bool, translators ...func
 		if !ok {
 			return
 		}
-		settle, e := s.spend(x, &req)
-		if e != nil {
+		if x.settle, e = s.spend(x, &req); e != nil {
 			openai.WriteError(x, e)
 			return
 		}
-		defer settle()
+		defer x.settle()
 		x.stream, x.asked = req.Stream, req.Model
 		x.measure(&req, len(body))
 		x.heed(r)

@@ -26,7 +26,11 @@ func (s *Server) spend(x *exchange, req *openai.Request) (settle func(), e *open
 	if e := s.mayUse(x, model); e != nil {
 		return nil, e
 	}
-	done, over := a.Spend(req.PromptTokens + req.MaxTokens*req.N)
+	spend := a.Spend
+	if x.counted {
+		spend = a.Resume
+	}
+	done, over := spend(req.PromptTokens + req.MaxTokens*req.N)
 	requests, tokens := a.Rates()
 	rateHeaders(x.Header(), requests, tokens, strings.HasPrefix(x.route, "/v1/messages"))
 	if over != nil {
