@@ -154,7 +154,7 @@ func (c *serveCmd) run(ctx context.Context, p process) error {
 		return err
 	}
 	defer func() { _ = st.store.Close() }() // every write is on the disk already
-	work, extra, err := c.durable(st, log)
+	work, extra, err := c.durable(st, reg, log)
 	if err != nil {
 		return usageError{err}
 	}

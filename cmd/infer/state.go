@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"infer/internal/dapr"
 	"infer/internal/jobs"
 	"infer/internal/serve"
@@ -69,11 +71,14 @@ POST /v1/batches            OpenAI batches over such files; GET /v1/batches/ID
 
 // durable makes the service that keeps work in st, and what it adds to the
 // server.
-func (c *serveCmd) durable(st state, log *slog.Logger) (*jobs.Service, *serve.Extra, error) {
+func (c *serveCmd) durable(st state, reg prometheus.Registerer, log *slog.Logger) (*jobs.Service, *serve.Extra, error) {
 	c.Jobs.Accepted = serve.Accepted
 	work, err := jobs.New(jobs.Config(c.Jobs), st.store, st.dir, serve.Caller, log)
 	if err != nil {
 		return nil, nil, err
+	}
+	if err := reg.Register(work); err != nil {
+		return nil, nil, fmt.Errorf("register metrics: %w", err)
 	}
 	return work, &serve.Extra{Routes: work.Routes(), Index: jobsIndex, Before: work.Before}, nil
 }

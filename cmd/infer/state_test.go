@@ -114,13 +114,14 @@ func working(t *testing.T, keys string, test func(*testing.T, *works)) {
 		if cmd.Server.Callers, err = cmd.Callers.callers(log); err != nil {
 			t.Fatal(err)
 		}
+		reg := prometheus.NewRegistry()
 		w.callers = cmd.Server.Callers
-		work, extra, err := cmd.durable(state{store: store.NewMemory(memoryBytes)}, log)
+		work, extra, err := cmd.durable(state{store: store.NewMemory(memoryBytes)}, reg, log)
 		if err != nil {
 			t.Fatal(err)
 		}
 		cmd.Server.Extra = extra
-		srv, err := serve.New(serve.Config(cmd.Server), w.eng, prometheus.NewRegistry(), log)
+		srv, err := serve.New(serve.Config(cmd.Server), w.eng, reg, log)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -101,6 +101,7 @@ type Service struct {
 	lines    chan struct{}
 	hooks    chan struct{}
 	sender   *sender // nil when nobody may be told
+	metrics  metrics
 
 	mu      sync.Mutex
 	running map[string]*holding // by the key of the task
@@ -118,7 +119,8 @@ func New(cfg Config, st store.Store, dir string, caller func(*http.Request) stri
 	}
 	s := &Service{cfg: cfg, store: st, blobs: chunks{st}, log: log, caller: caller, replica: rand.Text(),
 		wake: make(chan struct{}, 1), stopping: make(chan struct{}), tasks: make(chan struct{}, cfg.Parallel), batches: make(chan struct{}, maxBatches),
-		lines: make(chan struct{}, cfg.Parallel), running: map[string]*holding{}, hooks: make(chan struct{}, maxHooks)}
+		lines: make(chan struct{}, cfg.Parallel), running: map[string]*holding{}, hooks: make(chan struct{}, maxHooks),
+		metrics: newMetrics()}
 	var err error
 	if s.sender, err = newSender(cfg); err != nil {
 		return nil, err

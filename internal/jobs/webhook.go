@@ -188,6 +188,7 @@ func (s *Service) deliver(ctx context.Context, t *task, holder string) {
 	var gone refused
 	switch {
 	case err == nil:
+		s.metrics.webhooks.WithLabelValues(attemptDelivered).Inc()
 	case ctx.Err() != nil: // the process ends; no fault of the receiver
 		state = hookPending
 	default:
@@ -197,8 +198,10 @@ func (s *Service) deliver(ctx context.Context, t *task, holder string) {
 		}
 		if gone.final || now.Add(pause).After(t.Ended.Add(min(hookFor, t.keep()))) {
 			state = hookFailed
+			s.metrics.webhooks.WithLabelValues(attemptGivenUp).Inc()
 			s.log.Error("webhook given up", "job", t.ID, "host", hostOf(h.URL), "attempts", h.Attempts, "reason", reason)
 		} else {
+			s.metrics.webhooks.WithLabelValues(attemptRetried).Inc()
 			s.log.Warn("webhook not delivered, trying again", "job", t.ID, "host", hostOf(h.URL), "attempts", h.Attempts, "reason", reason, "pause", pause)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	webhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"infer/internal/openai"
@@ -101,6 +102,20 @@ func hookOf(o map[string]any) map[string]any {
 	return h
 }
 
+// attempts compares the metric of webhooks.
+func (r *replica) attempts(delivered, retried, givenUp int) {
+	r.t.Helper()
+	want := fmt.Sprintf(`# HELP infer_webhook_attempts_total Attempts to tell the end of a job, by outcome; retried ones are followed by another.
+# TYPE infer_webhook_attempts_total counter
+infer_webhook_attempts_total{outcome="delivered"} %d
+infer_webhook_attempts_total{outcome="given_up"} %d
+infer_webhook_attempts_total{outcome="retried"} %d
+`, delivered, givenUp, retried)
+	if err := testutil.CollectAndCompare(r.s, strings.NewReader(want), "infer_webhook_attempts_total"); err != nil {
+		r.t.Error(err)
+	}
+}
+
 func settled(o map[string]any) bool { return hookOf(o)["status"] != hookPending }
 
 // A receiver gets the job as a GET would have it, signed as the library that
@@ -155,6 +170,7 @@ func TestWebhookWaitsForItsReceiver(t *testing.T) {
 		if h := hookOf(o); h["status"] != hookDelivered || h["attempts"] != 5.0 || h["error"] != nil {
 			t.Errorf("webhook is %v", h)
 		}
+		r.attempts(1, 4, 0)
 		got := v.all()
 		if len(got) != 5 {
 			t.Fatalf("told %d times, want 5", len(got))
@@ -251,9 +267,11 @@ func TestWebhookIsGivenUp(t *testing.T) {
 				if h["status"] != hookFailed || h["error"] != c.reason || took < c.from || took > c.to+time.Minute {
 					t.Errorf("after %v the webhook is %v", took, h)
 				}
-				if n, _ := h["attempts"].(float64); n < 1 || n > c.mostTries || int(n) != len(v.all()) {
+				n, _ := h["attempts"].(float64)
+				if n < 1 || n > c.mostTries || int(n) != len(v.all()) {
 					t.Errorf("%v attempts, %d came", n, len(v.all()))
 				}
+				r.attempts(0, int(n)-1, 1)
 				if len(other.all()) > 0 {
 					t.Error("a redirect was followed")
 				}
