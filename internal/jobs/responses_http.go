@@ -252,7 +252,7 @@ func idOf(item jsontext.Value) string {
 
 // How a log is read that still grows.
 const (
-	tailPause   = 250 * time.Millisecond
+	tailPause   = 250 * time.Millisecond // where another replica writes it
 	tailComment = 15 * time.Second
 )
 
@@ -313,6 +313,8 @@ func (f *follower) flush() {
 // follow reads entry after entry as they come.
 func (f *follower) follow(ctx context.Context, t *task) {
 	prefix, quiet := logPrefix(t), time.Now()
+	called, leave := f.s.followers.join(prefix)
+	defer leave()
 	for i := 0; f.err == nil; {
 		en, err := f.s.entry(ctx, prefix, i)
 		var text []byte
@@ -343,6 +345,7 @@ func (f *follower) follow(ctx context.Context, t *task) {
 			return
 		case <-f.s.stopping: // the client goes on with another replica
 			return
+		case <-called:
 		case <-time.After(tailPause):
 		}
 	}

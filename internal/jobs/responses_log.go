@@ -104,6 +104,7 @@ func (l *responseLog) append(ctx context.Context, events []byte, next int, en en
 	for pause := persistPause; ; pause = min(2*pause, 5*time.Second) {
 		err := l.write(ctx, events, &en)
 		if err == nil {
+			l.s.followers.call(l.prefix)
 			l.index, l.next = l.index+1, next
 			if en.End {
 				l.end = &en

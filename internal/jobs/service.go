@@ -103,6 +103,8 @@ type Service struct {
 	sender   *sender // nil when nobody may be told
 	metrics  metrics
 
+	followers followers
+
 	mu      sync.Mutex
 	running map[string]*holding // by the key of the task
 	wg      sync.WaitGroup
