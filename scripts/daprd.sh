@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # daprd.sh FILE
 #
-# Builds FILE, Dapr's sidecar with the components that the tests use, from the
-# pinned modules of test/daprd: 3 to 8 minutes and 2 GB of module cache when it
-# is the first time. FILE appears by a rename; when it is there nothing is done.
+# Builds FILE, Dapr's sidecar with the components that the tests use, and its
+# placement and scheduler, from the pinned modules of test/daprd: 3 to 8 minutes
+# and 2 GB of module cache when it is the first time. FILE appears by a rename;
+# when it is there nothing is done.
 set -euo pipefail
 
 die() {

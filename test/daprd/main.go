@@ -1,6 +1,7 @@
 // Command daprd is Dapr's own sidecar with the few components that the tests
 // need: the whole one takes ten times as long to build. Its flags are those of
-// daprd.
+// daprd. With placement or scheduler as its first argument it is that service,
+// with the flags of that service: workflows need both.
 package main
 
 import (
@@ -71,6 +72,16 @@ func components() *registry.Options {
 }
 
 func run(ctx context.Context, args []string) error {
+	if len(args) > 0 && args[0] == "placement" {
+		return runPlacement(ctx, args[1:])
+	}
+	if len(args) > 0 && args[0] == "scheduler" {
+		return runScheduler(ctx, args[1:])
+	}
+	return runSidecar(ctx, args)
+}
+
+func runSidecar(ctx context.Context, args []string) error {
 	o, err := options.New(args)
 	if err != nil {
 		return err
@@ -80,28 +91,35 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	health := healthz.New()
-	provider, err := security.New(ctx, security.Options{
-		AppID: o.AppID, Mode: modes.DaprMode(o.Mode), Healthz: health,
-		ControlPlaneTrustDomain: o.ControlPlaneTrustDomain, ControlPlaneNamespace: o.ControlPlaneNamespace,
-	})
-	if err != nil {
-		return err
-	}
-	sidecar := func(ctx context.Context) error {
-		handler, err := provider.Handler(ctx)
-		if err != nil {
-			return err
-		}
+	sidecar := func(ctx context.Context, handler security.Handler) error {
 		rt, err := runtime.FromConfig(ctx, config(o, health, handler))
 		if err != nil {
 			return err
 		}
 		return rt.Run(ctx)
 	}
-	return concurrency.NewRunnerManager(provider.Run, sidecar).Run(ctx)
+	return secured(ctx, security.Options{
+		AppID: o.AppID, Mode: modes.DaprMode(o.Mode), Healthz: health,
+		ControlPlaneTrustDomain: o.ControlPlaneTrustDomain, ControlPlaneNamespace: o.ControlPlaneNamespace,
+	}, sidecar)
 }
 
-// config hands the flags on that mean something without a control plane.
+// secured runs a service with what secures it, which is no TLS here.
+func secured(ctx context.Context, o security.Options, service func(context.Context, security.Handler) error) error {
+	provider, err := security.New(ctx, o)
+	if err != nil {
+		return err
+	}
+	return concurrency.NewRunnerManager(provider.Run, func(ctx context.Context) error {
+		handler, err := provider.Handler(ctx)
+		if err != nil {
+			return err
+		}
+		return service(ctx, handler)
+	}).Run(ctx)
+}
+
+// config hands the flags on that mean something without TLS.
 func config(o *options.Options, health healthz.Healthz, handler security.Handler) *runtime.Config {
 	return &runtime.Config{
 		AppID: o.AppID, Mode: o.Mode, Config: o.Config, ResourcesPath: o.ResourcesPath,
@@ -115,7 +133,8 @@ func config(o *options.Options, health healthz.Healthz, handler security.Handler
 		DaprPublicPort: o.DaprPublicPort, DaprPublicListenAddress: o.DaprPublicListenAddress,
 		DaprGracefulShutdownSeconds: o.DaprGracefulShutdownSeconds, DaprBlockShutdownDuration: o.DaprBlockShutdownDuration,
 		MaxRequestSize: o.MaxRequestSize, ReadBufferSize: o.ReadBufferSize, UnixDomainSocket: o.UnixDomainSocket,
-		ActorsService: o.ActorsService, RemindersService: o.RemindersService, SchedulerAddress: o.SchedulerAddress, SchedulerStreams: o.SchedulerJobStreams,
+		ActorsService: o.ActorsService, ActorsDisseminationTimeout: o.ActorsDisseminationTimeout, RemindersService: o.RemindersService,
+		SchedulerAddress: o.SchedulerAddress, SchedulerStreams: o.SchedulerJobStreams,
 		EnableAPILogging: o.EnableAPILogging, ProfilePort: o.ProfilePort, EnableProfiling: o.EnableProfiling,
 		DisableInitEndpoints: o.DisableInitEndpoints, DisableBuiltinK8sSecretStore: true,
 		Registry: components(), Security: handler, Healthz: health,
