@@ -1,10 +1,11 @@
 //go:build ignore
 
 // A workflow whose activity is a job of infer, which runs once however often
-// the activity is called: the job is named by the workflow's instance.
+// the activity is called: the job is named by the workflow's instance. A worker
+// may die meanwhile: the activity of the next one finds the job.
 //
 // The worker needs a sidecar with an actor state store, placement and
-// scheduler; start an instance of it with
+// scheduler; start an instance of the workflow with
 // POST /v1.0/workflows/dapr/Ask/start?instanceID=order-7 at the sidecar,
 // with the question as a JSON string for a body.
 //

@@ -114,14 +114,20 @@ func redis(t *testing.T, port, dir string, args ...string) *Process {
 	t.Helper()
 	args = append([]string{"--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", dir}, args...)
 	p := Launch(t, "redis-server", args)
-	Until(t, "Redis answers", func() bool {
-		c, err := net.DialTimeout("tcp", "127.0.0.1:"+port, time.Second)
+	listens(t, "Redis", "127.0.0.1:"+port)
+	return p
+}
+
+// listens waits until a program takes connections.
+func listens(t *testing.T, what, addr string) {
+	t.Helper()
+	Until(t, what+" listens", func() bool {
+		c, err := net.DialTimeout("tcp", addr, time.Second)
 		if err == nil {
 			_ = c.Close()
 		}
 		return err == nil
 	})
-	return p
 }
 
 // Sidecar is a real daprd.
@@ -153,18 +159,40 @@ type Options struct {
 	HTTPPort   string // empty for any
 	Names      string // file in which sidecars find each other; empty for none
 	Components []Component
-	Resources  string // folder of more of them; empty for none
+	Resources  string       // folder of more of them; empty for none
+	Control    ControlPlane // zero for none
 	Env        []string
 }
 
-// Start starts daprd and waits until its components are loaded.
-func Start(t *testing.T, o Options) *Sidecar {
+func daprd(t *testing.T) string {
 	t.Helper()
 	program := os.Getenv("INFER_TEST_DAPRD")
 	if program == "" {
 		t.Fatal("INFER_TEST_DAPRD is empty; run make test-real, which builds daprd")
 	}
-	dir := t.TempDir()
+	return program
+}
+
+// ControlPlane is the addresses of the services that workflows need.
+type ControlPlane struct{ Placement, Scheduler string }
+
+// Control starts placement and scheduler, which forget all when the test ends.
+func Control(t *testing.T) ControlPlane {
+	t.Helper()
+	p := Ports(t, 5)
+	c := ControlPlane{Placement: "127.0.0.1:" + p[0], Scheduler: "127.0.0.1:" + p[1]}
+	Launch(t, daprd(t), []string{"placement", "--listen-address", "127.0.0.1", "--port", p[0], "--initial-cluster", "dapr-placement-0=127.0.0.1:" + p[2]})
+	listens(t, "placement", c.Placement)
+	Launch(t, daprd(t), []string{"scheduler", "--listen-address", "127.0.0.1", "--port", p[1], "--etcd-data-dir", t.TempDir(),
+		"--etcd-client-listen-address", "127.0.0.1", "--etcd-client-port", p[3], "--etcd-initial-cluster", "dapr-scheduler-server-0=http://127.0.0.1:" + p[4]})
+	listens(t, "scheduler", c.Scheduler)
+	return c
+}
+
+// Start starts daprd and waits until its components are loaded.
+func Start(t *testing.T, o Options) *Sidecar {
+	t.Helper()
+	program, dir := daprd(t), t.TempDir()
 	for _, c := range o.Components {
 		var items []string
 		for pair := range strings.FieldsSeq(c.Metadata) {
@@ -184,6 +212,9 @@ func Start(t *testing.T, o Options) *Sidecar {
 		"--dapr-listen-addresses", "127.0.0.1", "--dapr-internal-grpc-listen-address", "127.0.0.1", "--log-level", "info"}
 	if o.Resources != "" {
 		d.args = append(d.args, "--resources-path", o.Resources)
+	}
+	if o.Control.Placement != "" {
+		d.args = append(d.args, "--placement-host-address", o.Control.Placement, "--scheduler-host-address", o.Control.Scheduler)
 	}
 	if o.AppPort != "" {
 		d.args = append(d.args, "--app-port", o.AppPort, "--app-protocol", "http")
