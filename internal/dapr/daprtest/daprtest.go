@@ -208,7 +208,7 @@ func Start(t *testing.T, o Options) *Sidecar {
 	p[0], p[1] = cmp.Or(o.GRPCPort, p[0]), cmp.Or(o.HTTPPort, p[1])
 	d := &Sidecar{GRPC: "127.0.0.1:" + p[0], HTTP: "http://127.0.0.1:" + p[1], Names: o.Names, env: o.Env}
 	d.args = []string{program, "--app-id", cmp.Or(o.AppID, "infer"), "--mode", "standalone", "--resources-path", dir,
-		"--dapr-grpc-port", p[0], "--dapr-http-port", p[1], "--dapr-internal-grpc-port", p[2], "--metrics-port", p[3],
+		"--dapr-grpc-port", p[0], "--dapr-http-port", p[1], "--dapr-internal-grpc-port", p[2], "--metrics-port", p[3], "--metrics-listen-address", "127.0.0.1",
 		"--dapr-listen-addresses", "127.0.0.1", "--dapr-internal-grpc-listen-address", "127.0.0.1", "--log-level", "info"}
 	if o.Resources != "" {
 		d.args = append(d.args, "--resources-path", o.Resources)
