@@ -107,6 +107,27 @@ func TestServiceLinksAreNoSettings(t *testing.T) {
 	}
 }
 
+// A switch that is on by default is turned off by each source.
+func TestSwitchOff(t *testing.T) {
+	file := writeFile(t, "infer.yaml", "keep-responses: false\n")
+	for _, tt := range []struct {
+		env  map[string]string
+		args []string
+		want bool
+	}{
+		{nil, nil, true},
+		{nil, []string{"--keep-responses=false"}, false},
+		{map[string]string{"INFER_KEEP_RESPONSES": "false"}, nil, false},
+		{map[string]string{"INFER_KEEP_RESPONSES": "false"}, []string{"--keep-responses=true"}, true},
+		{nil, []string{"--config", file}, false},
+	} {
+		c, _, err := parse(in(tt.env, append([]string{"serve", "--model", "m", "--cache", "/tmp"}, tt.args...)...))
+		if err != nil || c.Serve.Jobs.Keep != tt.want {
+			t.Errorf("%v %q: %v (%v), want %v", tt.env, tt.args, c.Serve.Jobs.Keep, err, tt.want)
+		}
+	}
+}
+
 func TestSize(t *testing.T) {
 	for text, want := range map[string]size{
 		"0": 0, "2147483648": 2 << 30, "2GiB": 2 << 30, "1.5 KiB": 1536, "3MB": 3e6, "7B": 7, "1TiB": 1 << 40,

@@ -66,7 +66,10 @@ func (s *Service) put(ctx context.Context, b []byte, ttl time.Duration) (content
 		return content{}, err
 	}
 	r, err := w.commit()
-	return content{Ref: &r}, err
+	if err != nil {
+		return content{}, err
+	}
+	return content{Ref: &r}, nil
 }
 
 // get returns what put was given.

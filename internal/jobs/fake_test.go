@@ -24,7 +24,7 @@ import (
 var quiet = slog.New(slog.DiscardHandler)
 
 func config() Config {
-	return Config{Parallel: 4, ResultTTL: time.Hour, FileTTL: 48 * time.Hour, Deadline: 24 * time.Hour}
+	return Config{Parallel: 4, ResultTTL: time.Hour, FileTTL: 48 * time.Hour, Deadline: 24 * time.Hour, Keep: true}
 }
 
 // errDead is what a store says to a process that has been killed.

@@ -106,9 +106,9 @@ func (s *Service) understand(r *http.Request, body []byte, turn *translate.Turn)
 	if e != nil {
 		return responseAsk{}, e
 	}
-	a := responseAsk{body: body, background: req.Member("background").Kind() == 't', stream: req.Stream,
-		keep: req.Member("store").Kind() != 'f'}
-	if a.background && !a.keep {
+	keepable := req.Member("store").Kind() != 'f'
+	a := responseAsk{body: body, background: req.Member("background").Kind() == 't', stream: req.Stream, keep: keepable && s.cfg.Keep}
+	if a.background && !keepable {
 		return a, openai.Invalid("store", openai.CodeInvalidValue, "store must not be false with background: who asks later must find the answer")
 	}
 	var previous string
@@ -140,10 +140,10 @@ func (s *Service) understand(r *http.Request, body []byte, turn *translate.Turn)
 		if a.body, err = withMember(body, "input", a.items); err != nil {
 			return a, err
 		}
-	}
-	if len(a.body) > maxRequestBytes {
-		return a, &openai.Error{Status: http.StatusRequestEntityTooLarge, Type: openai.TypeInvalidRequest, Code: openai.CodeTooLarge,
-			Param: "previous_response_id", Message: "the conversation has become too long; begin a new one"}
+		if len(a.body) > maxRequestBytes {
+			return a, &openai.Error{Status: http.StatusRequestEntityTooLarge, Type: openai.TypeInvalidRequest, Code: openai.CodeTooLarge,
+				Param: "previous_response_id", Message: "the conversation has become too long; begin a new one"}
+		}
 	}
 	return a, nil
 }
@@ -157,12 +157,32 @@ func (s *Service) keep(ctx context.Context, owner, id string, began time.Time, i
 		Keep: int64(s.cfg.ResultTTL.Seconds()), Response: &response{Status: statusOf(object)}}
 	err := s.writeKept(ctx, t, items, object)
 	if err != nil {
-		s.log.Warn("response cannot be kept; its answer says store: false", "id", id, "err", err)
+		s.notKept(id, err)
 	}
 	return err == nil
 }
 
+// notKept counts a response that the store did not take, and warns of it now
+// and then: where the store is full, each one is such.
+func (s *Service) notKept(id string, err error) {
+	reason := unkeptFailed
+	if errors.Is(err, store.ErrFull) {
+		reason = unkeptFull
+	}
+	s.metrics.unkept.WithLabelValues(reason).Inc()
+	if others, ok := s.unkept.turn(time.Now()); ok {
+		s.log.Warn("response cannot be kept; its answer says store: false", "id", id, "err", err, "others", others,
+			"remedy", "give --state a larger volume, shorten --result-ttl, or turn it off with --keep-responses=false")
+	}
+}
+
 func (s *Service) writeKept(ctx context.Context, t *task, items, object []byte) (err error) {
+	defer func() {
+		if err != nil && ctx.Err() == nil { // nothing refers to what was put; what stays goes with its time
+			s.drop(ctx, t.Response.Items)
+			s.drop(ctx, t.Response.Final)
+		}
+	}()
 	if t.Response.Items, err = s.put(ctx, items, s.cfg.ResultTTL+time.Hour); err != nil {
 		return err
 	}
@@ -205,6 +225,9 @@ func (s *Service) background(w http.ResponseWriter, r *http.Request, a responseA
 func (s *Service) acceptResponse(ctx context.Context, t *task, a responseAsk, object []byte) (err error) {
 	for c, b := range map[*content][]byte{&t.Response.Body: a.body, &t.Response.Items: a.items, &t.Response.Initial: object} {
 		if *c, err = s.put(ctx, b, s.responseTTL()); err != nil {
+			s.drop(ctx, t.Response.Body)
+			s.drop(ctx, t.Response.Items)
+			s.drop(ctx, t.Response.Initial)
 			return err
 		}
 	}
@@ -215,13 +238,21 @@ func (s *Service) acceptResponse(ctx context.Context, t *task, a responseAsk, ob
 // responseTTL is how long what belongs to a background response may be needed.
 func (s *Service) responseTTL() time.Duration { return s.cfg.Deadline + s.cfg.ResultTTL + time.Hour }
 
+// lost says why a response may not be there.
+func (s *Service) lost() string {
+	if s.cfg.Keep {
+		return "may have expired or been deleted"
+	}
+	return "was not kept, unless it ran in the background: this server has --keep-responses=false"
+}
+
 // past is the conversation up to and with a previous response.
 func (s *Service) past(r *http.Request, id string) ([]jsontext.Value, error) {
 	gone := func(err error) error {
 		if !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
-		return openai.Invalid("previous_response_id", openai.CodePreviousNotFound, "there is no response %q to go on from; it may have expired or been deleted: send the conversation as input", clip(id))
+		return openai.Invalid("previous_response_id", openai.CodePreviousNotFound, "there is no response %q to go on from; it %s: send the conversation as input", clip(id), s.lost())
 	}
 	if !validID(id) {
 		return nil, gone(store.ErrNotFound)

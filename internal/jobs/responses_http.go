@@ -18,7 +18,12 @@ import (
 
 // response loads the response that the path names.
 func (s *Service) response(r *http.Request) (*task, error) {
-	return s.named(r, kindResponse, "response")
+	t, err := s.named(r, kindResponse, "response")
+	var e *openai.Error
+	if errors.As(err, &e) && e.Code == openai.CodeNotFound {
+		e.Message = "there is no response " + strconv.Quote(clip(r.PathValue("id"))) + "; it " + s.lost()
+	}
+	return t, err
 }
 
 // writeBody answers with JSON that is written already.

@@ -36,6 +36,7 @@ import (
 type Config struct {
 	Parallel  int           `name:"jobs-parallel" default:"16" help:"Jobs and background responses that run at once, and as many lines of batches. Interactive requests go first."`
 	ResultTTL time.Duration `name:"result-ttl" default:"72h" help:"How long finished jobs, kept responses and answers of idempotency keys stay."`
+	Keep      bool          `name:"keep-responses" default:"true" help:"Keep the responses of /v1/responses unless the request says store: false. Background ones are kept in any case. --keep-responses=false turns it off."`
 	FileTTL   time.Duration `name:"file-ttl" default:"720h" help:"How long files and batches stay."`
 	Deadline  time.Duration `name:"job-deadline" default:"24h" help:"How long a job may wait and run before it fails."`
 
@@ -102,6 +103,7 @@ type Service struct {
 	hooks    chan struct{}
 	sender   *sender // nil when nobody may be told
 	metrics  metrics
+	unkept   seldom // warnings of responses that were not kept
 
 	followers followers
 
