@@ -63,6 +63,7 @@ type scheduler struct {
 	number    int // of the last sequence
 	urgent    bool
 	interrupt context.CancelCauseFunc // of a run that may be done again; else nil
+	yields    int                     // runs in a row that were broken off
 	stopped   bool
 	wake      chan struct{}
 }
@@ -215,6 +216,9 @@ func (s *scheduler) prefill(ctx context.Context, slot, n int) {
 	if !q.begun {
 		s.recall(slot)
 	}
+	if q.batch {
+		n = s.shorter(n)
+	}
 	if q.promptProbs {
 		n = 1 // the logits of a run are those of its last token
 	}
@@ -223,7 +227,7 @@ func (s *scheduler) prefill(ctx context.Context, slot, n int) {
 	stop := context.AfterFunc(ctx, func() { done(errStopped) })
 	logits, err := s.run.prefill(run, slot, q.prompt[q.cached:q.cached+n], q.cached)
 	stop()
-	done(nil)
+	done(err)
 	switch {
 	case q.ctx.Err() != nil || ctx.Err() != nil:
 		return // admit or shut ends it
@@ -284,7 +288,7 @@ func (s *scheduler) decode(rows int) {
 	}
 	run, done := s.interruptible(context.Background(), batch)
 	logits, err := s.run.decode(run, tokens, lengths)
-	done(nil)
+	done(err)
 	if errors.Is(err, errYield) {
 		return
 	}

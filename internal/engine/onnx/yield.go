@@ -35,28 +35,47 @@ func (s *scheduler) hurry(q *sequence) {
 	s.urgent = true
 	if s.interrupt != nil {
 		s.interrupt(errYield)
+		s.interrupt = nil
+		s.yields++
 	}
 }
 
-// interruptible returns the context of one run and its end. Of a run of batch
-// rows alone it ends with errYield when somebody comes, or came since the last
-// admit.
+// maxYields is how many runs of batch rows in a row are broken off. The next is
+// a small one, see shorter, and comes to its end.
+const maxYields = 4
+
+// interruptible returns the context of one run and its end, which is told how
+// the run ended. Of a run of batch rows alone the context ends with errYield
+// when somebody comes, or came since the last admit.
 func (s *scheduler) interruptible(parent context.Context, batch bool) (context.Context, context.CancelCauseFunc) {
-	if !batch {
-		return context.WithCancelCause(parent)
-	}
 	ctx, cancel := context.WithCancelCause(parent)
+	if !batch {
+		return ctx, cancel
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.interrupt = cancel; s.urgent {
+	switch {
+	case s.urgent:
 		cancel(errYield)
+	case s.yields < maxYields:
+		s.interrupt = cancel
 	}
 	return ctx, func(err error) {
 		cancel(err)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.interrupt = nil
+		if s.interrupt = nil; err == nil {
+			s.yields = 0
+		}
 	}
+}
+
+// shorter is the chunk of batch work in place of n: half as long for each run
+// that was broken off before it, so that one fits into a short pause.
+func (s *scheduler) shorter(n int) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return max(n>>s.yields, min(n, chunkShared))
 }
 
 // waited says whether a prompt that somebody waits for is not yet prefilled.

@@ -133,3 +133,37 @@ func TestClassesMeet(t *testing.T) {
 		})
 	}
 }
+
+// Batch work gets on in the time that nobody else needs, however often it is
+// broken off meanwhile.
+func TestBatchWorkGetsOn(t *testing.T) {
+	for name, tc := range map[string]struct {
+		slots          int
+		prompt, limit  int
+		every, patient time.Duration
+	}{
+		"between runs, in prefill": {2, 2000, 2, 60 * time.Millisecond, 20 * time.Second},
+		"between runs, in decode":  {2, 5, 20, 9 * time.Millisecond, 3 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			schedule(t, tc.slots, func(t *testing.T, s *scheduler, _ *fakeModel) {
+				line := of(true, s, tc.prompt, 0, tc.limit)
+				ended := make(chan struct{})
+				go func() { defer close(ended); wants(t, line, 0, tc.limit) }()
+				began := time.Now()
+				for {
+					select {
+					case <-ended:
+						return
+					case <-time.After(tc.every):
+					}
+					if time.Since(began) > tc.patient {
+						t.Errorf("batch work has not ended after %v", tc.patient)
+						return
+					}
+					wants(t, of(false, s, 2, 0, 1), 0, 1)
+				}
+			})
+		})
+	}
+}
