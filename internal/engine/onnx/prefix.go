@@ -58,18 +58,19 @@ func (s *scheduler) recall(slot int) {
 	c := &s.slots[slot]
 	q := c.seq
 	q.begun = true
-	own := 0
-	if !q.promptProbs {
-		own = c.common(q.prompt, q.caller)
-		from, most := -1, own+minReuse-1
-		for i := range s.slots {
-			if n := s.slots[i].common(q.prompt, q.caller); i != slot && n > most {
-				from, most = i, n
-			}
+	prompt := q.prompt
+	if q.promptProbs {
+		prompt = prompt[:q.told+1] // from there on the logits of each are wanted
+	}
+	own := c.common(prompt, q.caller)
+	from, most := -1, own+minReuse-1
+	for i := range s.slots {
+		if n := s.slots[i].common(prompt, q.caller); i != slot && n > most {
+			from, most = i, n
 		}
-		if from >= 0 && s.run.copy(from, slot, most) {
-			own = most
-		}
+	}
+	if from >= 0 && s.run.copy(from, slot, most) {
+		own = most
 	}
 	c.held, c.caller = append(c.held[:0], q.prompt[:own]...), q.caller
 	q.cached = own

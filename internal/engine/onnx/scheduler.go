@@ -219,10 +219,10 @@ func (s *scheduler) prefill(ctx context.Context, slot, n int) {
 	if q.batch {
 		n = s.shorter(n)
 	}
-	if q.promptProbs {
-		n = 1 // the logits of a run are those of its last token
-	}
 	n = min(n, len(q.prompt)-q.cached)
+	if q.promptProbs {
+		n = min(n, max(1, q.told+1-q.cached)) // the logits of a run are those of its last token
+	}
 	run, done := s.interruptible(q.ctx, q.batch)
 	stop := context.AfterFunc(ctx, func() { done(errStopped) })
 	logits, err := s.run.prefill(run, slot, q.prompt[q.cached:q.cached+n], q.cached)

@@ -53,6 +53,7 @@ type sequence struct {
 	admitted bool  // and had begun before it was parked
 	decoding bool
 	parked   bool // while decoding; prompt is what the cache held then
+	told     int  // prompt tokens after the first whose probability was reported
 	produced int
 
 	index int // of the choice
@@ -67,6 +68,7 @@ func (q *sequence) left() int { return len(q.prompt) - q.cached }
 func (q *sequence) park(held []int32) {
 	if q.decoding {
 		q.prompt, q.parked = slices.Clone(held), true
+		q.promptProbs = false // all were told
 	}
 	q.begun, q.decoding, q.cached = false, false, 0
 }
@@ -115,9 +117,11 @@ func (q *sequence) end(p piece) {
 	q.put(p)
 }
 
-// promptProb reports the probability of the next prompt token, when asked for.
+// promptProb reports the probability of the next prompt token, when asked for,
+// once.
 func (q *sequence) promptProb(logits []float32) {
-	if q.promptProbs {
+	if q.promptProbs && q.cached > q.told {
+		q.told = q.cached
 		q.put(piece{prompt: true, prob: probability(logits, q.prompt[q.cached], q.sampler.logprobs)})
 	}
 }

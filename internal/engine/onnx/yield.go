@@ -89,12 +89,11 @@ func (s *scheduler) waited() bool {
 }
 
 // park takes the slot of the batch work that has least to compute again, queues
-// that anew and returns the slot, or -1. Prompts whose probabilities are told
-// keep theirs: they were told in part. s.mu is held.
+// that anew and returns the slot, or -1. s.mu is held.
 func (s *scheduler) park() int {
 	least := -1
 	for i, c := range s.slots {
-		if c.seq == nil || !c.seq.batch || c.seq.promptProbs {
+		if c.seq == nil || !c.seq.batch {
 			continue
 		}
 		if least < 0 || c.seq.cached < s.slots[least].seq.cached {

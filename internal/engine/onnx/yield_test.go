@@ -37,12 +37,18 @@ func wants(t *testing.T, q *sequence, last, n int) {
 // A prompt that somebody waits for is prefilled at once and alone, whatever
 // batch work is in the middle of: a decode step, a long prompt, or every slot.
 func TestBatchWorkGivesWay(t *testing.T) {
-	for name, lines := range map[string]struct{ prompt, limit int }{"decoding": {5, 18}, "prefilling": {3000, 3}} {
+	for name, lines := range map[string]struct {
+		prompt, limit int
+		probs         bool
+	}{"decoding": {5, 18, false}, "prefilling": {3000, 3, false}, "told in part": {90, 3, true}} {
 		t.Run(name, func(t *testing.T) {
 			schedule(t, 3, func(t *testing.T, s *scheduler, _ *fakeModel) {
 				var batch []*sequence
 				for i := range int32(4) {
-					batch = append(batch, of(true, s, lines.prompt, i, lines.limit))
+					q := newSequence(t.Context(), lines.prompt, i, lines.limit)
+					q.batch, q.caller, q.promptProbs = true, fmt.Sprint(i), lines.probs
+					batch = append(batch, q)
+					s.submit(q)
 				}
 				pass(73 * time.Millisecond)
 				for i := range int32(4) {
@@ -100,6 +106,27 @@ func TestBatchWorkIsParked(t *testing.T) {
 			if want := alphabet(tc.last, tc.n); text != want || admitted != 1 {
 				t.Errorf("read = %q, admitted %d times, want %q once", text, admitted, want)
 			}
+		}
+	})
+}
+
+// The probabilities of a prompt are told once, though its work was parked in the
+// middle, and what was told is computed again in chunks.
+func TestPromptIsToldOnce(t *testing.T) {
+	schedule(t, 1, func(t *testing.T, s *scheduler, _ *fakeModel) {
+		q := newSequence(t.Context(), 900, 0, 1)
+		q.batch, q.promptProbs = true, true
+		s.submit(q)
+		pass(700 * time.Millisecond)
+		wants(t, of(false, s, 5, 0, 1), 0, 1)
+		list, _, err := told(q)
+		for i, p := range list[:len(list)-1] {
+			if id := q.prompt[i+1]; !p.prompt || p.prob.id != id {
+				t.Errorf("piece %d is %+v, want the prompt's token %d", i, p, id)
+			}
+		}
+		if n := len(list) - 1; err != nil || n != 899 {
+			t.Errorf("%d tokens of the prompt were told, %v, want 899", n, err)
 		}
 	})
 }
