@@ -73,7 +73,7 @@ func (s *scheduler) recall(slot int) {
 		own = most
 	}
 	c.held, c.caller = append(c.held[:0], q.prompt[:own]...), q.caller
-	q.cached = own
+	q.cached, q.reused = own, own
 	if !q.admitted {
 		q.admitted = true
 		q.put(piece{admitted: true, reused: own})

@@ -54,6 +54,9 @@ type sequence struct {
 	decoding bool
 	parked   bool // while decoding; prompt is what the cache held then
 	told     int  // prompt tokens after the first whose probability was reported
+	reused   int  // of cached, what was not computed
+	lost     int  // computed in vain since it last got on
+	goal     int  // of produced: there it has got on
 	produced int
 
 	index int // of the choice
@@ -63,14 +66,32 @@ type sequence struct {
 // left is how many prompt tokens are still to be computed.
 func (q *sequence) left() int { return len(q.prompt) - q.cached }
 
+// Work that is parked again and again before it gets on keeps its slot, once it
+// has computed in vain what would have computed its prompt maxLost times, until
+// it has produced getsOn tokens. So the time in which nobody else needed the
+// engine is at least maxLost times what others wait for it.
+const (
+	maxLost = 3
+	getsOn  = 64
+)
+
+// stays says whether q keeps its slot.
+func (q *sequence) stays() bool {
+	return q.produced < q.goal && q.lost > maxLost*len(q.prompt)
+}
+
 // park takes q back to where its prefill begins, with what the cache holds of
 // it as the prompt.
 func (q *sequence) park(held []int32) {
+	if q.produced >= q.goal {
+		q.lost, q.goal = 0, q.produced+getsOn
+	}
+	q.lost += q.cached - q.reused
 	if q.decoding {
 		q.prompt, q.parked = slices.Clone(held), true
 		q.promptProbs = false // all were told
 	}
-	q.begun, q.decoding, q.cached = false, false, 0
+	q.begun, q.decoding, q.cached, q.reused = false, false, 0, 0
 }
 
 // accept takes one sampled token and reports whether it was the last. limit is

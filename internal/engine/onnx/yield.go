@@ -89,11 +89,12 @@ func (s *scheduler) waited() bool {
 }
 
 // park takes the slot of the batch work that has least to compute again, queues
-// that anew and returns the slot, or -1. s.mu is held.
+// that anew and returns the slot, or -1. Work that would never get on stays. s.mu
+// is held.
 func (s *scheduler) park() int {
 	least := -1
 	for i, c := range s.slots {
-		if c.seq == nil || !c.seq.batch {
+		if c.seq == nil || !c.seq.batch || c.seq.stays() {
 			continue
 		}
 		if least < 0 || c.seq.cached < s.slots[least].seq.cached {

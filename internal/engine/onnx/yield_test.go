@@ -120,13 +120,14 @@ func TestPromptIsToldOnce(t *testing.T) {
 		pass(700 * time.Millisecond)
 		wants(t, of(false, s, 5, 0, 1), 0, 1)
 		list, _, err := told(q)
-		for i, p := range list[:len(list)-1] {
-			if id := q.prompt[i+1]; !p.prompt || p.prob.id != id {
-				t.Errorf("piece %d is %+v, want the prompt's token %d", i, p, id)
-			}
-		}
 		if n := len(list) - 1; err != nil || n != 899 {
 			t.Errorf("%d tokens of the prompt were told, %v, want 899", n, err)
+			return
+		}
+		for i, p := range list[:899] {
+			if !p.prompt || p.prob.id != q.prompt[i+1] {
+				t.Errorf("piece %d is %+v, want the prompt's next token", i, p)
+			}
 		}
 	})
 }
@@ -162,7 +163,7 @@ func TestClassesMeet(t *testing.T) {
 }
 
 // Batch work gets on in the time that nobody else needs, however often it is
-// broken off meanwhile.
+// broken off or parked meanwhile.
 func TestBatchWorkGetsOn(t *testing.T) {
 	for name, tc := range map[string]struct {
 		slots          int
@@ -171,6 +172,7 @@ func TestBatchWorkGetsOn(t *testing.T) {
 	}{
 		"between runs, in prefill": {2, 2000, 2, 60 * time.Millisecond, 20 * time.Second},
 		"between runs, in decode":  {2, 5, 20, 9 * time.Millisecond, 3 * time.Second},
+		"in the only slot":         {1, 2000, 20, 1500 * time.Millisecond, 20 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			schedule(t, tc.slots, func(t *testing.T, s *scheduler, _ *fakeModel) {
