@@ -169,7 +169,7 @@ func (e *Engine) withEncoder(ctx context.Context, lib *ort.Library, dev device, 
 		if !errors.Is(err, errIdle) || ctx.Err() != nil {
 			return err
 		}
-		e.sleep(ctx, 1, model)
+		e.sleep(ctx, engine.Status{Slots: 1, Models: e.models(model)})
 	}
 }
 

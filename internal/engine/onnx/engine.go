@@ -150,7 +150,7 @@ func (e *Engine) awake(ctx context.Context, lib *ort.Library, dir string, dev de
 	err = e.schedule(ctx, lib, m, l, began)
 	m.close()
 	if errors.Is(err, errIdle) {
-		e.sleep(ctx, slots, l.model)
+		e.sleep(ctx, engine.Status{Slots: slots, Yields: true, Models: e.models(l.model)})
 	}
 	return err
 }

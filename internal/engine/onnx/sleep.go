@@ -99,11 +99,13 @@ func (e *Engine) retire() bool {
 }
 
 // sleep waits, with the model's memory freed, until a request comes or ctx
-// ends. The slots stay published: a sleeping engine may be sent requests.
-func (e *Engine) sleep(ctx context.Context, slots int, model engine.Model) {
+// ends. What it has awake stays published: a sleeping engine may be sent
+// requests.
+func (e *Engine) sleep(ctx context.Context, awake engine.Status) {
 	began := time.Now()
 	debug.FreeOSMemory()
-	e.publish(engine.Status{Phase: engine.Asleep, Progress: -1, Slots: slots, Models: e.models(model)})
+	awake.Phase, awake.Progress = engine.Asleep, -1
+	e.publish(awake)
 	e.log.Info("asleep: weights and KV cache are freed until a request comes", "after_seconds", e.cfg.SleepAfter.Seconds())
 	select {
 	case <-e.alarm:

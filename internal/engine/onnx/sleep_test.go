@@ -47,8 +47,8 @@ func TestSleepFreesTheModelAndARequestWakesIt(t *testing.T) {
 		awake := resident(t)
 		release()
 		until(t, e, engine.Asleep)
-		if st := e.Status(); st.Slots == 0 || len(st.Models) != 1 || st.Models[0].ContextTokens == 0 {
-			t.Errorf("asleep: %+v, want slots and model as when awake", st)
+		if st := e.Status(); st.Slots == 0 || !st.Yields || len(st.Models) != 1 || st.Models[0].ContextTokens == 0 {
+			t.Errorf("asleep: %+v, want slots, yielding and model as when awake", st)
 		}
 		if freed := awake - resident(t); freed < 100<<20 {
 			t.Errorf("sleep freed %d bytes, the weights alone are over 100 MiB", freed)
