@@ -61,7 +61,7 @@ func newFake(t *testing.T) *fake {
 		w.WriteHeader(http.StatusNoContent)
 	}))
 	t.Cleanup(f.health.Close)
-	f.start(t, "127.0.0.1:0")
+	f.start(t, "127.1.1.1:0") // where nobody else takes the port while the fake is away
 	t.Cleanup(func() { f.server.Stop() })
 	return f
 }

@@ -72,8 +72,8 @@ type subscription struct {
 	inFlight   map[string]*flight // by the event's id
 	unsettled  int                // events that were begun and whose answers are not yet sent
 	duplicated bool
-	closing    bool          // nothing more is begun: the stream is opened anew
-	idle       chan struct{} // closed with closing
+	closing    bool          // nothing more is begun: the stream is to be closed
+	idle       chan struct{} // closed when closing and nothing is unsettled
 }
 
 // flight is what is worked on under one id. Ids of different sources may be the
@@ -123,22 +123,19 @@ func (s *Sidecar) session(ctx context.Context) error {
 		work.Wait()
 		return err
 	case <-sub.idle:
-		sub.close(closeStream, broken)
-		work.Wait()
-		return errRefresh
+		err = errRefresh
 	case <-ctx.Done():
-	}
-	ended := make(chan struct{})
-	go func() { work.Wait(); close(ended) }()
-	select {
-	case <-ended:
-	case err = <-broken:
-		broken <- err
-		work.Wait()
+		err = ctx.Err()
+		sub.stop()
+		select {
+		case <-sub.idle:
+		case lost := <-broken:
+			broken <- lost
+		}
 	}
 	sub.close(closeStream, broken) // the sidecar does not end while a stream is open
-	work.Wait()
-	return ctx.Err()
+	work.Wait()                    // not before receive has ended, which adds to it
+	return err
 }
 
 // close tells the sidecar that no more comes, so that it reads the answers that
@@ -249,7 +246,7 @@ func (s *Sidecar) crowded() {
 
 // begin says whether to work on e. One that is worked on already is not begun a
 // second time: the answer of the first is the answer of both. One that comes
-// while the stream is opened anew comes again on the next.
+// while the stream is closing comes again on the next.
 func (sub *subscription) begin(e *pb.TopicEventRequest) bool {
 	sub.mu.Lock()
 	defer sub.mu.Unlock()
@@ -293,8 +290,22 @@ func (sub *subscription) end(id string, ok bool) bool {
 func (sub *subscription) settle() {
 	sub.mu.Lock()
 	defer sub.mu.Unlock()
-	if sub.unsettled--; sub.duplicated && sub.unsettled == 0 && !sub.closing {
+	if sub.unsettled--; sub.unsettled == 0 && (sub.duplicated || sub.closing) {
 		sub.closing = true
+		close(sub.idle)
+	}
+}
+
+// stop has nothing more begun. An event that came just before is settled like
+// the others: its result may be published already, and unanswered it would be
+// worked on once more.
+func (sub *subscription) stop() {
+	sub.mu.Lock()
+	defer sub.mu.Unlock()
+	if sub.closing {
+		return
+	}
+	if sub.closing = true; sub.unsettled == 0 {
 		close(sub.idle)
 	}
 }

@@ -227,10 +227,10 @@ func TestDuplicatesLoseNoAnswer(t *testing.T) {
 // a component that hands over more.
 func TestConcurrency(t *testing.T) {
 	f := newFake(t)
-	var now, most atomic.Int32
-	free := make(chan struct{})
+	var now atomic.Int32
+	begun, free := make(chan int32, 3), make(chan struct{})
 	r := run(t, f.config(), program(func(w http.ResponseWriter, r *http.Request) {
-		most.Store(max(most.Load(), now.Add(1)))
+		begun <- now.Add(1)
 		defer now.Add(-1)
 		<-free
 		echo(w, r)
@@ -239,15 +239,16 @@ func TestConcurrency(t *testing.T) {
 		f.deliver <- event(id, body)
 	}
 	until(t, "a warning", func() bool { return strings.Contains(r.log.String(), "hands over more events") })
-	if n := now.Load(); n != 2 {
-		t.Errorf("%d events at once, want 2", n)
+	most := max(next(t, "one runs", begun), next(t, "the other runs", begun))
+	if len(begun) > 0 {
+		t.Error("the third does not wait for a place")
 	}
 	close(free)
 	for range 3 {
 		next(t, "the answer", f.answers)
 	}
-	if n := most.Load(); n != 2 {
-		t.Errorf("%d events at once, want 2", n)
+	if most = max(most, next(t, "the third runs", begun)); most != 2 {
+		t.Errorf("%d events at once, want 2", most)
 	}
 }
 
@@ -284,6 +285,41 @@ func TestDrain(t *testing.T) {
 		t.Errorf("%d more answers, %d replies; the event that waited must come again", len(f.answers), len(f.published))
 	}
 	until(t, "the stream is closed", func() bool { _, open := f.count(); return open == 0 })
+}
+
+// An event that comes at the moment of the stop is left, or worked on and
+// answered: one whose result is published must not come again.
+func TestStopAmongEvents(t *testing.T) {
+	f := newFake(t)
+	var n atomic.Int32
+	for range 100 {
+		r := run(t, f.config(), program(echo))
+		stopped := make(chan struct{})
+		deliver := func() bool {
+			select {
+			case f.deliver <- event(fmt.Sprint(n.Add(1)), body):
+				return true
+			case <-stopped:
+				return false
+			}
+		}
+		deliver()
+		next(t, "a reply", f.published)
+		next(t, "its answer", f.answers)
+		go func() { r.stop(); close(stopped) }()
+		for range 20 {
+			deliver()
+		}
+		<-stopped
+		until(t, "the stream is closed", func() bool { _, open := f.count(); return open == 0 })
+		if answers, published := len(f.answers), len(f.published); answers != published {
+			t.Fatalf("%d events were answered, and %d results published", answers, published)
+		}
+		for range len(f.answers) {
+			<-f.answers
+			<-f.published
+		}
+	}
 }
 
 // Work that is not done when the time is up is cut and comes again.
