@@ -37,7 +37,7 @@ func (e *Engine) attach(ctx context.Context) error {
 		err = e.follow(ctx, up)
 		if ctx.Err() != nil {
 			e.publish(engine.Status{Phase: engine.Draining, Progress: -1, Detail: "leaving " + e.cfg.URL})
-			e.closed(up)
+			e.closed(up, false)
 			return nil
 		}
 		phase = engine.Starting
@@ -48,7 +48,7 @@ func (e *Engine) attach(ctx context.Context) error {
 		}
 		e.ended(f, 0)
 		e.publish(engine.Status{Phase: phase, Progress: -1, Failure: f, Detail: "waiting for " + e.cfg.URL})
-		e.closed(up)
+		e.closed(up, errors.Is(err, errSick))
 	}
 }
 

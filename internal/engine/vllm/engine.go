@@ -165,9 +165,13 @@ func (e *Engine) opened(up *upstream, models []engine.Model) {
 	e.publish(engine.Status{Phase: engine.Ready, Progress: 1, Slots: e.capacity.slots, SlotsGuessed: e.capacity.guessed, Models: models})
 }
 
-// closed keeps requests out and ends those that are in.
-func (e *Engine) closed(up *upstream) {
+// closed keeps requests out and ends those that are in. What a dead vLLM says
+// last ends them itself, and is read first.
+func (e *Engine) closed(up *upstream, dead bool) {
 	e.open.Store(nil)
 	e.up.Store(nil)
+	if dead {
+		up.drain(corpseTimeout)
+	}
 	up.close()
 }

@@ -259,32 +259,21 @@ func TestDeathsAreFollowedByAFreshStart(t *testing.T) {
 			if len(before) != 3 {
 				t.Fatalf("a vLLM of %s, want three processes", describe(before))
 			}
-			type outcome struct {
-				w       *httptest.ResponseRecorder
-				aborted bool
-			}
-			stream := make(chan outcome)
-			var m counting
-			go func() {
-				w, aborted := r.post(context.Background(), &m, "/v1/chat/completions", strings.Replace(chatBody, "20", "100000", 1))
-				stream <- outcome{w, aborted}
-			}()
-			for m.tokens.Load() < 5 {
-				<-time.After(time.Millisecond)
-			}
+			streams := r.endless(8)
 			if err := syscall.Kill(r.part(tt.part), syscall.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
-			got := <-stream
-			text := got.w.Body.String()
-			if tt.part == "engine" && (got.aborted || !strings.Contains(text, `"code":"engine_broke_off"`) || !strings.HasSuffix(text, "data: [DONE]\n\n")) {
-				t.Errorf("aborted %v; the stream ends with %q", got.aborted, tail(text))
-			}
-			if tt.part == "api" && !got.aborted {
-				t.Errorf("not aborted; the stream ends with %q", tail(text))
-			}
-			if !strings.HasSuffix(text, "\n\n") {
-				t.Errorf("half an event: %q", tail(text))
+			for range 8 {
+				got := <-streams
+				if tt.part == "engine" && (got.aborted || !strings.Contains(got.text, `"code":"engine_broke_off"`) || !strings.HasSuffix(got.text, "data: [DONE]\n\n")) {
+					t.Errorf("aborted %v; the stream ends with %q", got.aborted, tail(got.text))
+				}
+				if tt.part == "api" && !got.aborted {
+					t.Errorf("not aborted; the stream ends with %q", tail(got.text))
+				}
+				if !strings.HasSuffix(got.text, "\n\n") {
+					t.Errorf("half an event: %q", tail(got.text))
+				}
 			}
 			st := r.until(func(st engine.Status) bool { return st.Failure != nil && st.Phase == engine.Starting })
 			if st.Failure.Cause != tt.want || !st.Failure.Retryable {
@@ -305,6 +294,32 @@ func TestDeathsAreFollowedByAFreshStart(t *testing.T) {
 	}
 }
 
+// outcome is how a stream ended.
+type outcome struct {
+	text    string
+	aborted bool
+}
+
+// endless begins n streams that no budget of tokens ends, and returns when each
+// has tokens.
+func (r *rig) endless(n int) <-chan outcome {
+	r.t.Helper()
+	ended := make(chan outcome, n)
+	meters := make([]counting, n)
+	for i := range meters {
+		go func() {
+			w, aborted := r.post(context.Background(), &meters[i], "/v1/chat/completions", strings.Replace(chatBody, "20", "100000", 1))
+			ended <- outcome{w.Body.String(), aborted}
+		}()
+	}
+	for i := range meters {
+		for meters[i].tokens.Load() < 2 {
+			<-time.After(time.Millisecond)
+		}
+	}
+	return ended
+}
+
 func tail(s string) string { return s[max(0, len(s)-200):] }
 
 // pulse is the memory of a GPU that works.
@@ -318,13 +333,7 @@ func TestFrozenOnABusyGPUIsFoundLate(t *testing.T) {
 	cfg.StallTimeout = 2 * time.Second
 	r := run(t, cfg, &pulse{memory{free: func() int64 { return 79 << 30 }}})
 	r.until(phase(engine.Ready))
-	var m counting
-	go func() {
-		_, _ = r.post(context.Background(), &m, "/v1/chat/completions", strings.Replace(chatBody, "20", "100000", 1))
-	}()
-	for m.tokens.Load() < 5 {
-		<-time.After(time.Millisecond)
-	}
+	r.endless(1)
 	began := time.Now()
 	if err := syscall.Kill(r.part("engine"), syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -344,15 +353,7 @@ func TestFrozenIsFoundAndBusyIsNot(t *testing.T) {
 	cfg.StallTimeout = 4 * time.Second // a busy machine may well keep the fake from a step for a second
 	r := run(t, cfg, nil)
 	r.until(phase(engine.Ready))
-	stream := make(chan bool)
-	var m counting
-	go func() {
-		_, aborted := r.post(context.Background(), &m, "/v1/chat/completions", strings.Replace(chatBody, "20", "100000", 1))
-		stream <- aborted
-	}()
-	for m.tokens.Load() < 5 {
-		<-time.After(time.Millisecond)
-	}
+	stream := r.endless(1)
 	began := time.Now()
 	if err := syscall.Kill(r.part("engine"), syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -363,7 +364,7 @@ func TestFrozenIsFoundAndBusyIsNot(t *testing.T) {
 	if took > cfg.StallTimeout+10*time.Second { // TestWatch holds it to the budget itself, on a clock of its own
 		t.Errorf("found after %v, want within %v", took, cfg.StallTimeout)
 	}
-	if aborted := <-stream; !aborted {
+	if got := <-stream; !got.aborted {
 		t.Error("the stream was not broken off")
 	}
 	st := r.until(phase(engine.Starting))

@@ -57,6 +57,7 @@ func self(part string) *exec.Cmd {
 type fakeAPI struct {
 	options  []string
 	names    []string
+	server   *http.Server
 	steps    atomic.Int64
 	running  atomic.Int64
 	dead     atomic.Bool
@@ -106,7 +107,8 @@ func (f *fakeAPI) once() bool {
 }
 
 func fakeServer(options string, args []string) {
-	f := &fakeAPI{options: strings.Fields(options), step: make(chan struct{}), shutdown: make(chan struct{})}
+	f := &fakeAPI{options: strings.Fields(options), step: make(chan struct{}), shutdown: make(chan struct{}),
+		server: &http.Server{IdleTimeout: 5 * time.Second}}
 	f.names = append(flagValues(args, "--served-model-name"), nil...)
 	for _, l := range flagValues(args, "--lora-modules") {
 		name, _, _ := strings.Cut(l, "=")
@@ -198,7 +200,7 @@ func (f *fakeAPI) follow(steps io.Reader) {
 	f.dead.Store(true)
 	close(f.shutdown)
 	if !f.has("corpse") {
-		<-time.After(100 * time.Millisecond)
+		_ = f.server.Shutdown(context.Background()) // every answer has its end
 		os.Exit(0)
 	}
 }
@@ -211,9 +213,9 @@ func (f *fakeAPI) serve(socket string) {
 	}
 	ln.(*net.UnixListener).SetUnlinkOnClose(false)
 	mux := http.NewServeMux()
-	srv := &http.Server{Handler: mux, IdleTimeout: 5 * time.Second}
+	f.server.Handler = mux
 	if f.has("fastclose") {
-		srv.IdleTimeout = time.Millisecond
+		f.server.IdleTimeout = time.Millisecond
 	}
 	f.routes(mux)
 	terms := make(chan os.Signal, 1)
@@ -223,11 +225,11 @@ func (f *fakeAPI) serve(socket string) {
 		if f.has("ignoreterm") {
 			select {}
 		}
-		_ = srv.Shutdown(context.Background()) // waits for the clients
+		_ = f.server.Shutdown(context.Background()) // waits for the clients
 		os.Exit(0)
 	}()
 	fmt.Println("INFO:     Application startup complete.")
-	_ = srv.Serve(ln)
+	_ = f.server.Serve(ln)
 	select {}
 }
 

@@ -167,12 +167,17 @@ func TestLeavingFreesTheEngine(t *testing.T) {
 		leave()
 		t.Logf("stream %s: freed after %v", stream, gauge("0"))
 		<-done
-		up := r.up.Load()
-		up.mu.Lock()
-		if n, left := r.load.inFlight.Load(), len(up.cancels); n != 0 || left != 0 {
-			t.Errorf("%d requests in flight, %d to cancel, after all have left", n, left)
+		if n := r.load.inFlight.Load(); n != 0 {
+			t.Errorf("%d requests in flight after all have left", n)
 		}
-		up.mu.Unlock()
+		// The watch may just be reading the counters.
+		up := r.up.Load()
+		left := func() int { up.mu.Lock(); defer up.mu.Unlock(); return len(up.cancels) }
+		for began := time.Now(); left() > 0; <-time.After(time.Millisecond) {
+			if time.Since(began) > 30*time.Second {
+				t.Fatalf("%d requests to cancel after all have left", left())
+			}
+		}
 	}
 }
 
@@ -272,7 +277,7 @@ func TestTwentyStreams(t *testing.T) {
 	r := run(t, fakeConfig(t, ""), nil)
 	r.until(phase(engine.Ready))
 	var wg sync.WaitGroup
-	var whole, cut counting
+	var whole counting
 	for range 20 {
 		wg.Go(func() {
 			if w, aborted := r.post(t.Context(), &whole, "/v1/chat/completions", chatBody); aborted || !strings.HasSuffix(w.Body.String(), "data: [DONE]\n\n") {
@@ -284,19 +289,13 @@ func TestTwentyStreams(t *testing.T) {
 	if n := whole.tokens.Load(); n != 400 {
 		t.Errorf("%d tokens of twenty streams, want 400", n)
 	}
-	for range 20 {
-		wg.Go(func() {
-			w, aborted := r.post(context.Background(), &cut, "/v1/chat/completions", strings.Replace(chatBody, "20", "100000", 1))
-			if text := w.Body.String(); !aborted || (text != "" && !strings.HasSuffix(text, "\n\n")) {
-				t.Errorf("aborted %v: %s", aborted, tail(text))
-			}
-		})
-	}
-	for cut.tokens.Load() < 100 {
-		<-time.After(time.Millisecond)
-	}
+	cut := r.endless(20)
 	r.stop()
-	wg.Wait()
+	for range 20 {
+		if got := <-cut; !got.aborted || !strings.HasSuffix(got.text, "\n\n") {
+			t.Errorf("aborted %v: %s", got.aborted, tail(got.text))
+		}
+	}
 	if err := r.result(); err != nil {
 		t.Errorf("Run() = %v", err)
 	}

@@ -28,7 +28,7 @@ const (
 	steady        = time.Minute     // what is ready for so long has started well
 	firstPause    = time.Second     // before the second start; doubles
 	longestPause  = time.Minute     //
-	corpseTimeout = 4 * time.Second // a dead engine's server exits within 2 s, or never
+	corpseTimeout = 4 * time.Second // a dead engine's server ends its answers and exits within 2 s, or never
 	healthEvery   = 200 * time.Millisecond
 	maxSocketPath = 107 // sun_path of unix(7), less its NUL
 )
@@ -190,7 +190,7 @@ func (e *Engine) live(ctx context.Context, socket string) (f *engine.Failure, re
 	}
 	e.farewell(ctx, err)
 	if up != nil {
-		e.closed(up)
+		e.closed(up, ctx.Err() == nil && (errors.Is(err, errSick) || exited(ch)))
 	}
 	if errors.Is(err, errSick) {
 		wait(ch.exited, corpseTimeout)

@@ -43,6 +43,7 @@ type upstream struct {
 	mu      sync.Mutex
 	gone    bool
 	cancels map[*context.CancelCauseFunc]struct{}
+	empty   chan struct{} // closed when no request is left; nil before drain
 }
 
 // newUpstream returns the server at address, which is http://HOST:PORT or
@@ -86,9 +87,26 @@ func (up *upstream) join(ctx context.Context) (context.Context, func()) {
 	return ctx, func() {
 		up.mu.Lock()
 		delete(up.cancels, &cancel)
+		if up.empty != nil && len(up.cancels) == 0 {
+			close(up.empty)
+			up.empty = nil
+		}
 		up.mu.Unlock()
 		cancel(nil)
 	}
+}
+
+// drain waits for the requests in flight, at most for d.
+func (up *upstream) drain(d time.Duration) {
+	up.mu.Lock()
+	empty := make(chan struct{})
+	if len(up.cancels) == 0 {
+		close(empty)
+	} else {
+		up.empty = empty
+	}
+	up.mu.Unlock()
+	wait(empty, d)
 }
 
 // close ends what is in flight and every connection. A vLLM that was told to
