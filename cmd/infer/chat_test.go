@@ -101,8 +101,6 @@ func TestChatErrors(t *testing.T) {
 		}
 	}
 	envelope := `{"error":{"message":"queue full; try later","type":"rate_limit_error","param":null,"code":"queue_full"}}`
-	closed := httptest.NewServer(nil)
-	closed.Close()
 	for _, tt := range []struct {
 		name string
 		url  string
@@ -113,7 +111,7 @@ func TestChatErrors(t *testing.T) {
 		{"not this API", wire(t, reply(404, "<html>")), exitUsage, "is --url an OpenAI API"},
 		{"an error inside the stream", wire(t, reply(200, "data: "+envelope+"\n\ndata: [DONE]\n\n")), exitUnavailable, "server: queue full"},
 		{"a stream that is cut", wire(t, reply(200, "data: {\"choices\":[]}\n\n")), exitSoftware, "broke off"},
-		{"nothing there", closed.URL, exitUnavailable, "start infer serve"},
+		{"nothing there", "http://127.0.0.1:1", exitUnavailable, "start infer serve"},
 		{"not a URL", "http://[", exitUsage, "url: "},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -198,6 +198,7 @@ exit 1
 func TestNoGPULibrary(t *testing.T) {
 	s := serveWithGPU(t, nil, "--nvml-library=/no/such/libnvidia-ml.so.1")
 	s.ready(t)
+	wait(t, "the line that tells of it", func() bool { return strings.Contains(s.log(), "no gpu is watched") })
 	if _, got := s.get("/metrics"); !strings.Contains(got, "infer_gpu_up 0") || strings.Contains(got, "infer_gpu_power") {
 		t.Errorf("metrics:\n%s", got)
 	}

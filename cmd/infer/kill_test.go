@@ -21,10 +21,11 @@ import (
 // quick is a vLLM that answers at once and counts what it was asked.
 type quick struct {
 	*httptest.Server
-	mu    sync.Mutex
-	asked map[string]int // by prompt
-	left  int            // how many are answered
-	waits chan struct{}  // one has to wait
+	mu     sync.Mutex
+	asked  map[string]int // by prompt
+	left   int            // how many are answered
+	client int            // the one that lives; its number is its key
+	waits  chan struct{}  // one of its requests has to wait
 }
 
 func newQuick(t *testing.T) *quick {
@@ -49,16 +50,7 @@ func newQuick(t *testing.T) *quick {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		q.mu.Lock()
-		q.asked[req.Prompt]++
-		q.left--
-		out := q.left < 0
-		q.mu.Unlock()
-		if out {
-			select {
-			case q.waits <- struct{}{}:
-			default:
-			}
+		if !q.take(req.Prompt, r.Header.Get("Authorization")) {
 			<-r.Context().Done()
 			return
 		}
@@ -68,6 +60,27 @@ func newQuick(t *testing.T) *quick {
 	t.Cleanup(q.Close)
 	return q
 }
+
+// take counts a request and says whether it is answered.
+func (q *quick) take(prompt, authorization string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.asked[prompt]++
+	if authorization != "Bearer "+q.key() { // of a client that was killed
+		return false
+	}
+	if q.left--; q.left >= 0 {
+		return true
+	}
+	select {
+	case q.waits <- struct{}{}:
+	default:
+	}
+	return false
+}
+
+// key is what the client that lives sends.
+func (q *quick) key() string { return fmt.Sprintf("client-%d", q.client) }
 
 // allow lets n more requests be answered; those that come after wait.
 func (q *quick) allow(n int) {
@@ -86,13 +99,16 @@ func (q *quick) exhausted(t *testing.T) {
 	}
 }
 
-// settle forgets what a killed client had made wait.
+// settle forgets a killed client, whose requests may still be on their way.
 func (q *quick) settle() {
-	q.CloseClientConnections()
+	q.mu.Lock()
+	q.client++
 	select {
 	case <-q.waits:
 	default:
 	}
+	q.mu.Unlock()
+	q.CloseClientConnections()
 }
 
 // requestsFile writes n requests whose prompts are p0, p1 and so on.
@@ -160,9 +176,10 @@ func TestBatchCommandSurvivesKills(t *testing.T) {
 	q, in := newQuick(t), requestsFile(t, killLines)
 	out := filepath.Join(t.TempDir(), "out.jsonl")
 	args := []string{"batch", in, "-o", out, "--url", q.URL, "--parallel", fmt.Sprint(killParallel)}
+	env := func() []string { return []string{"OPENAI_API_KEY=" + q.key()} }
 	for k := range kills {
 		q.allow(1 + k%9)
-		cmd := program(t, nil, args...)
+		cmd := program(t, env(), args...)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -180,7 +197,7 @@ func TestBatchCommandSurvivesKills(t *testing.T) {
 		q.mu.Unlock()
 	}
 	q.allow(1 << 30)
-	code, _, stderr := exits(t, nil, args...)
+	code, _, stderr := exits(t, env(), args...)
 	if code != 0 {
 		t.Errorf("exit code %d: %s", code, stderr)
 	}
@@ -205,10 +222,10 @@ type served struct {
 	url  string
 }
 
-// start starts the server and waits for its address.
-func (s *served) start() {
+// start starts the server with env and waits for its address.
+func (s *served) start(env ...string) {
 	s.t.Helper()
-	s.cmd = program(s.t, nil, s.args...)
+	s.cmd = program(s.t, env, s.args...)
 	stderr, err := s.cmd.StderrPipe()
 	if err != nil {
 		s.t.Fatal(err)
@@ -286,7 +303,7 @@ func TestServerSurvivesKills(t *testing.T) {
 	s := &served{t: t, args: []string{"serve", "--listen=127.0.0.1:0", "--vllm-url", q.URL, "--state", filepath.Join(t.TempDir(), "state"),
 		"--jobs-parallel", fmt.Sprint(killParallel), "--max-concurrency", fmt.Sprint(killParallel)}}
 	q.allow(3)
-	s.start()
+	s.start("VLLM_API_KEY=" + q.key())
 	var form bytes.Buffer
 	w := multipart.NewWriter(&form)
 	_ = w.WriteField("purpose", "batch") // a buffer takes all
@@ -311,7 +328,7 @@ func TestServerSurvivesKills(t *testing.T) {
 		if q.allow(1 + k%9); k == kills-1 {
 			q.allow(1 << 30)
 		}
-		s.start()
+		s.start("VLLM_API_KEY=" + q.key())
 	}
 	var o map[string]any
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -374,7 +391,7 @@ func TestBatchCommandWithEngineAndSidecar(t *testing.T) {
 	}))
 	defer sidecar.Close()
 	out := filepath.Join(t.TempDir(), "out.jsonl")
-	code, _, stderr := exits(t, []string{"DAPR_HTTP_PORT=" + sidecar.URL[strings.LastIndex(sidecar.URL, ":")+1:], "DAPR_API_TOKEN=secret"},
+	code, _, stderr := exits(t, []string{"DAPR_HTTP_PORT=" + sidecar.URL[strings.LastIndex(sidecar.URL, ":")+1:], "DAPR_API_TOKEN=secret", "VLLM_API_KEY=" + q.key()},
 		"batch", in, "-o", out, "--vllm-url", q.URL, "--shutdown-sidecar")
 	if n := len(answers(t, read(t, out))); code != 0 || n != 5 {
 		t.Errorf("exit code %d, %d answers: %s", code, n, stderr)

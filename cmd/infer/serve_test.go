@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -10,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 func TestUsageExitsWith64AndTheTerminationLog(t *testing.T) {
@@ -84,50 +84,23 @@ func TestEngineThatCannotWork(t *testing.T) {
 // The first probe is answered while the model still loads, and a stop in that
 // moment is a clean one.
 func TestAnswersBeforeTheModelIsThere(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	s := &served{t: t, args: []string{"--listen=127.0.0.1:0", "--model", fromMake(t, "INFER_TEST_MODEL_GGUF"),
+		"--onnx-library", fromMake(t, "INFER_TEST_ONNXRUNTIME"), "--device=cpu"}}
+	s.start() // without a cache: the model is imported first
+	resp, err := http.Get(s.url + "/readyz")
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := ln.Addr().String()
-	if err := ln.Close(); err != nil {
+	body, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusServiceUnavailable || err != nil {
+		t.Errorf("HTTP %d %s, %v; want 503 while the model loads", resp.StatusCode, body, err)
+	}
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	cmd := program(t, nil, "--listen", addr, "--model", fromMake(t, "INFER_TEST_MODEL_GGUF"),
-		"--onnx-library", fromMake(t, "INFER_TEST_ONNXRUNTIME"), "--device=cpu")
-	began := time.Now()
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	status := firstAnswer(t, "http://"+addr+"/readyz")
-	took := time.Since(began)
-	t.Logf("first answer after %v", took)
-	if status != http.StatusServiceUnavailable || took > time.Second {
-		t.Errorf("HTTP %d after %v; want 503 at once", status, took)
-	}
-	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Wait(); err != nil {
+	if err := s.cmd.Wait(); err != nil {
 		t.Errorf("after SIGTERM: %v, want a clean stop", err)
-	}
-}
-
-// firstAnswer asks until somebody listens.
-func firstAnswer(t *testing.T, url string) int {
-	t.Helper()
-	retry := time.NewTicker(2 * time.Millisecond)
-	defer retry.Stop()
-	for {
-		resp, err := http.Get(url)
-		if err == nil {
-			_ = resp.Body.Close()
-			return resp.StatusCode
-		}
-		select {
-		case <-retry.C:
-		case <-t.Context().Done():
-			t.Fatal(err)
-		}
 	}
 }
 
