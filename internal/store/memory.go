@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"context"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -143,14 +142,13 @@ func (m *Memory) List(_ context.Context, prefix, after string, limit int) ([]str
 	defer m.mu.Unlock()
 	now := time.Now()
 	var keys []string
-	for _, key := range slices.Sorted(maps.Keys(m.items)) {
-		if strings.HasPrefix(key, prefix) && key > after && !m.items[key].over(now) {
-			if keys = append(keys, key); len(keys) == limit {
-				break
-			}
+	for key, k := range m.items {
+		if strings.HasPrefix(key, prefix) && key > after && !k.over(now) {
+			keys = append(keys, key)
 		}
 	}
-	return keys, nil
+	slices.Sort(keys)
+	return keys[:min(len(keys), limit)], nil
 }
 
 // Close implements Store.
