@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json/jsontext"
 	"encoding/json/v2"
+	"errors"
 	"net/http"
 	"slices"
 	"time"
 
 	"infer/internal/openai"
+	"infer/internal/store"
 )
 
 // batchRequest is a batch as it is asked for.
@@ -137,6 +139,12 @@ func (s *Service) submitBatch(ctx context.Context, owner, key string, raw []byte
 		if id, err = s.idFor(ctx, owner, "batch", key, raw, id); err != nil {
 			return nil, err
 		}
+		if t, _, err := s.load(ctx, taskKey(kindBatch, owner, id)); !errors.Is(err, store.ErrNotFound) {
+			return t, err
+		}
+	}
+	if err := s.quota.take(ctx, owner); err != nil {
+		return nil, err
 	}
 	t := &task{ID: id, Kind: kindBatch, Owner: owner, Deadline: time.Now().Add(window), Keep: int64(s.cfg.FileTTL.Seconds()),
 		Batch: &batch{Endpoint: req.Endpoint, Input: f.ID, Content: f.Content, Window: req.Window, Metadata: req.Metadata, Status: validating}}

@@ -144,6 +144,9 @@ func (s *Service) submit(ctx context.Context, owner, key string, raw []byte, req
 			return t, err
 		}
 	}
+	if err := s.quota.take(ctx, owner); err != nil {
+		return nil, err
+	}
 	body, err := s.put(ctx, req.Body, s.cfg.Deadline+time.Hour)
 	if err != nil {
 		return nil, err

@@ -223,6 +223,9 @@ func (s *Service) background(w http.ResponseWriter, r *http.Request, a responseA
 }
 
 func (s *Service) acceptResponse(ctx context.Context, t *task, a responseAsk, object []byte) (err error) {
+	if err := s.quota.take(ctx, t.Owner); err != nil {
+		return err
+	}
 	for c, b := range map[*content][]byte{&t.Response.Body: a.body, &t.Response.Items: a.items, &t.Response.Initial: object} {
 		if *c, err = s.put(ctx, b, s.responseTTL()); err != nil {
 			s.drop(ctx, t.Response.Body)

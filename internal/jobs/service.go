@@ -35,6 +35,7 @@ import (
 // Config bounds the durable work of one replica.
 type Config struct {
 	Parallel  int           `name:"jobs-parallel" default:"16" help:"Jobs and background responses that run at once, and as many lines of batches. Interactive requests go first."`
+	MaxJobs   int           `name:"max-jobs" default:"10000" help:"Jobs, batches and background responses that one caller may have unfinished; 0 is no bound. Without keys all callers are one."`
 	ResultTTL time.Duration `name:"result-ttl" default:"72h" help:"How long finished jobs, kept responses and answers of idempotency keys stay."`
 	Keep      bool          `name:"keep-responses" default:"true" help:"Keep the responses of /v1/responses unless the request says store: false. Background ones are kept in any case. --keep-responses=false turns it off."`
 	FileTTL   time.Duration `name:"file-ttl" default:"720h" help:"How long files and batches stay."`
@@ -52,6 +53,9 @@ func (c Config) Faults() error {
 	var errs []error
 	if c.Parallel <= 0 {
 		errs = append(errs, fmt.Errorf("jobs-parallel: must be positive, got %d; the default is 16", c.Parallel))
+	}
+	if c.MaxJobs < 0 {
+		errs = append(errs, fmt.Errorf("max-jobs: must not be negative, got %d; 0 is no bound", c.MaxJobs))
 	}
 	for _, d := range []struct {
 		name  string
@@ -102,6 +106,7 @@ type Service struct {
 	lines    chan struct{}
 	hooks    chan struct{}
 	sender   *sender // nil when nobody may be told
+	quota    quota
 	metrics  metrics
 	unkept   seldom // warnings of responses that were not kept
 
@@ -124,7 +129,7 @@ func New(cfg Config, st store.Store, dir string, caller func(*http.Request) stri
 	s := &Service{cfg: cfg, store: st, blobs: chunks{st}, log: log, caller: caller, replica: rand.Text(),
 		wake: make(chan struct{}, 1), stopping: make(chan struct{}), tasks: make(chan struct{}, cfg.Parallel), batches: make(chan struct{}, maxBatches),
 		lines: make(chan struct{}, cfg.Parallel), running: map[string]*holding{}, hooks: make(chan struct{}, maxHooks),
-		metrics: newMetrics()}
+		quota: newQuota(cfg.MaxJobs, st), metrics: newMetrics()}
 	var err error
 	if s.sender, err = newSender(cfg); err != nil {
 		return nil, err

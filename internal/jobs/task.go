@@ -233,12 +233,17 @@ type reminder struct {
 
 const todoPrefix = "todo/"
 
+// todoKey is the key of a new reminder. It sorts by age, and says whose it is.
+func todoKey(now time.Time, owner, id string) string {
+	return fmt.Sprintf("%s%012x-%s.%s", todoPrefix, now.UnixMilli(), ownerKey(owner), id)
+}
+
 // accept writes a new task, of which t.ID and t.Owner are set. created is false
 // when the task was there already.
 func (s *Service) accept(ctx context.Context, t *task) (created bool, err error) {
 	now := time.Now()
 	t.State, t.Created = queued, now
-	t.Todo = fmt.Sprintf("%s%012x-%s", todoPrefix, now.UnixMilli(), t.ID)
+	t.Todo = todoKey(now, t.Owner, t.ID)
 	remind, err := json.Marshal(reminder{t.key()})
 	if err != nil {
 		return false, err

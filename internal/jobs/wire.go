@@ -27,6 +27,9 @@ func (s *Service) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var e *openai.Error
 	switch {
 	case errors.As(err, &e):
+		if e.Status == http.StatusTooManyRequests {
+			w.Header().Set("Retry-After", strconv.Itoa(int(quotaPause.Seconds())))
+		}
 	case r.Context().Err() != nil:
 		return // nobody reads it
 	default:
