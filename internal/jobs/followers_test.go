@@ -101,6 +101,54 @@ func TestFollowerIsCalled(t *testing.T) {
 	}
 }
 
+// slowEnd is a store that takes its time to write the end of a task.
+type slowEnd struct{ store.Store }
+
+func (s slowEnd) Swap(ctx context.Context, key, rev string, v []byte, ttl time.Duration) error {
+	if strings.Contains(string(v), `"state":"ended"`) {
+		<-time.After(700 * time.Millisecond)
+	}
+	return s.Store.Swap(ctx, key, rev, v, ttl)
+}
+
+// Who has read the last event finds the response as that says, wherever he
+// reads and asks; also when it was cancelled.
+func TestResponseHasEndedWithItsStream(t *testing.T) {
+	for name, cancels := range map[string]bool{"completed": false, "cancelled": true} {
+		for where, elsewhere := range map[string]bool{"the same process": false, "another process": true} {
+			t.Run(name+" in "+where, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					st := slowEnd{store.NewMemory(1 << 30)}
+					from := talking(t, st, &talker{words: 20})
+					defer from.end()
+					ctx, cancel := context.WithCancel(t.Context())
+					time.AfterFunc(100*time.Millisecond, cancel)
+					first := from.follows(ctx, "POST", "/v1/responses", `{"input":"x","background":true,"stream":true}`).Body.String()
+					path := "/v1/responses/" + object(t, strings.TrimPrefix(strings.Split(first, "\n")[1], "data: "))["response"].(map[string]any)["id"].(string)
+					var wg sync.WaitGroup
+					defer wg.Wait()
+					if cancels {
+						runs := from
+						wg.Go(func() {
+							<-time.After(5 * time.Second)
+							runs.must("POST", path+"/cancel", "")
+						})
+					}
+					if elsewhere {
+						from = talking(t, st, &talker{})
+						defer from.end()
+					}
+					all := events(t, from.follows(t.Context(), "GET", path+"?stream=true", "").Body.String())
+					inOrder(t, all, 0)
+					if end := all[len(all)-1].Response.Status; end != name || from.must("GET", path, "")["status"] != end {
+						t.Errorf("after an end of %s: %v", end, from.must("GET", path, "")["status"])
+					}
+				})
+			})
+		}
+	}
+}
+
 // Who follows what is deleted is let go at once.
 func TestFollowerOfWhatIsDeleted(t *testing.T) {
 	chats(t, func(t *testing.T, r *replica, e *talker) {

@@ -164,7 +164,9 @@ func (s *Service) endResponse(ctx context.Context, t *task) (*task, error) {
 		}
 	}
 	body := t.Response.Body
+	prefix := logPrefix(t)
 	t, err := s.cancel(ctx, t.key(), func(t *task) { t.Response.ended(end) })
+	s.followers.call(prefix)
 	if err == nil {
 		s.drop(context.WithoutCancel(ctx), body)
 	}
@@ -259,6 +261,7 @@ func idOf(item jsontext.Value) string {
 const (
 	tailPause   = 250 * time.Millisecond // where another replica writes it
 	tailComment = 15 * time.Second
+	settleLooks = 12 // for the end of a task whose log has ended
 )
 
 // tail writes the events of a response with numbers over after, until the end
@@ -329,6 +332,9 @@ func (f *follower) follow(ctx context.Context, t *task) {
 		switch {
 		case err == nil:
 			i, quiet = i+1, time.Now()
+			if en.End {
+				f.settled(ctx, t, called)
+			}
 			if f.write(text, en.Next); en.End {
 				return
 			}
@@ -349,6 +355,25 @@ func (f *follower) follow(ctx context.Context, t *task) {
 		case <-ctx.Done():
 			return
 		case <-f.s.stopping: // the client goes on with another replica
+			return
+		case <-called:
+		case <-time.After(tailPause):
+		}
+	}
+}
+
+// settled waits until the task has followed the end of its log, so that whoever
+// asks for the response after its last event finds it as that says. Where the
+// process that wrote the end was killed just then, another one settles it, which
+// nobody shall wait for.
+func (f *follower) settled(ctx context.Context, t *task, called <-chan struct{}) {
+	for range settleLooks {
+		now, _, err := f.s.load(ctx, t.key())
+		if err != nil || now.State == ended {
+			return
+		}
+		select {
+		case <-ctx.Done():
 			return
 		case <-called:
 		case <-time.After(tailPause):

@@ -105,6 +105,7 @@ func (s *Service) endWith(ctx context.Context, h *holding, t *task, l *responseL
 // settle lets the task follow its log.
 func (s *Service) settle(ctx context.Context, h *holding, t *task, end *entry) {
 	s.finish(ctx, h, func(t *task) { t.Response.ended(end) })
+	s.followers.call(logPrefix(t))
 	s.drop(context.WithoutCancel(ctx), t.Response.Body)
 }
 
