@@ -2,9 +2,11 @@ package onnx
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -128,6 +130,43 @@ func TestPromptIsToldOnce(t *testing.T) {
 			if !p.prompt || p.prob.id != q.prompt[i+1] {
 				t.Errorf("piece %d is %+v, want the prompt's next token", i, p)
 			}
+		}
+	})
+}
+
+// Work that is parked ends with the engine, and with its own context.
+func TestParkedWorkEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScheduler(newFakeModel(t, 1), 1, 10_000, 26, quiet)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- s.loop(ctx) }()
+		own, leave := context.WithCancel(t.Context())
+		left := newSequence(own, 5, 0, 20)
+		left.batch = true
+		s.submit(left)
+		pass(40 * time.Millisecond)
+		wants(t, of(false, s, 5, 0, 3), 0, 3)
+		stays := of(false, s, 5, 0, 20)
+		parked := of(true, s, 5, 0, 20)
+		pass(40 * time.Millisecond)
+		leave()
+		left.out.take(nil)
+		wants(t, stays, 0, 20)
+		pass(40 * time.Millisecond)
+		stays = of(false, s, 5, 0, 20)
+		pass(40 * time.Millisecond)
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("loop() = %v", err)
+		}
+		for _, q := range []*sequence{stays, parked} {
+			if _, _, err := read(q); !errors.Is(err, errStopped) {
+				t.Errorf("read = %v, want errStopped", err)
+			}
+		}
+		if n := len(left.out.take(nil)); n > 0 {
+			t.Errorf("%d pieces came for one that had left", n)
 		}
 	})
 }
