@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json/v2"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -53,6 +54,17 @@ func keda(t *testing.T, tr trigger) answer {
 		t.Fatalf("keda: %s: %v", out, err)
 	}
 	return a
+}
+
+// freePort returns an address that was free a moment ago.
+func freePort(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ln.Close() }()
+	return ln.Addr().String()
 }
 
 // four is four replicas whose GPUs are used to 95 %.

@@ -5,7 +5,6 @@ import (
 	"encoding/json/v2"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -13,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,25 +22,33 @@ import (
 // patience is how long something may take on a busy machine.
 const patience = 2 * time.Minute
 
-// freePort returns an address that was free a moment ago.
-func freePort(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = ln.Close() }()
-	return ln.Addr().String()
+// journal is what a program says.
+type journal struct {
+	mu sync.Mutex
+	b  strings.Builder
 }
 
-// program starts a program that ends with the test.
-func program(t *testing.T, name string, args ...string) {
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.b.Write(p)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.b.String()
+}
+
+// program starts a program that ends with the test, and returns the address
+// that the first line like listening names.
+func program(t *testing.T, listening *regexp.Regexp, name string, args ...string) (address string) {
 	t.Helper()
 	cmd := exec.Command(name, args...)
 	cmd.Dir = t.TempDir()
 	cmd.Env = append(os.Environ(), "HOME="+cmd.Dir)
-	var log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &log, &log
+	log := &journal{}
+	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("%v; run make test, which says what to install", err)
 	}
@@ -48,9 +56,16 @@ func program(t *testing.T, name string, args ...string) {
 		_ = cmd.Process.Kill() // it may have ended
 		_ = cmd.Wait()
 		if t.Failed() {
-			t.Logf("log of %s:\n%s", name, &log)
+			t.Logf("log of %s:\n%s", name, log)
 		}
 	})
+	eventually(t, name+" to listen", func() bool {
+		if found := listening.FindStringSubmatch(log.String()); found != nil {
+			address = found[1]
+		}
+		return address != ""
+	})
+	return address
 }
 
 // eventually asks until ok, once in a tenth of a second.
@@ -89,8 +104,7 @@ func infer(t *testing.T, args ...string) string {
 			t.Fatalf("%s is empty; run make test, which fetches the real parts", name)
 		}
 	}
-	addr := freePort(t)
-	program(t, binary, append([]string{"serve", "--listen", addr, "--model", os.Getenv("INFER_TEST_MODEL_GGUF"), "--served-model-name=m",
+	addr := program(t, regexp.MustCompile(`"msg":"listening".*"addr":"([^"]+)"`), binary, append([]string{"serve", "--listen=127.0.0.1:0", "--model", os.Getenv("INFER_TEST_MODEL_GGUF"), "--served-model-name=m",
 		"--onnx-library", os.Getenv("INFER_TEST_ONNXRUNTIME"), "--device=cpu", "--slots=2", "--threads=1", "--cache", t.TempDir()}, args...)...)
 	eventually(t, "infer to be ready", func() bool { _, ok := get("http://" + addr + "/readyz"); return ok })
 	return addr
@@ -106,14 +120,15 @@ func prometheus(t *testing.T, target string) server {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	config := fmt.Sprintf("global: {scrape_interval: 1s, evaluation_interval: 1s}\nrule_files: [%q]\n"+
+	// The interval bounds a scrape, too, and one that is late takes the series away.
+	config := fmt.Sprintf("global: {scrape_interval: 3s, evaluation_interval: 1s}\nrule_files: [%q]\n"+
 		"scrape_configs: [{job_name: infer, static_configs: [{targets: [%q]}]}]\n", rules, target)
 	file := filepath.Join(dir, "prometheus.yml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	addr := freePort(t)
-	program(t, "prometheus", "--config.file="+file, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+addr)
+	addr := program(t, regexp.MustCompile(`msg="Listening on".* address=(\S+)`), "prometheus",
+		"--config.file="+file, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address=127.0.0.1:0")
 	p := server{"http://" + addr}
 	eventually(t, "Prometheus to be ready", func() bool { _, ok := get(p.url + "/-/ready"); return ok })
 	return p

@@ -60,11 +60,12 @@ type script struct {
 	pause  time.Duration  // before each piece and before the fault
 }
 
-// pause is over the --commit-after of these tests, by more than a busy machine
-// holds a program up.
+// A busy machine may hold a program up for as long as commitAfter, and again as
+// long until pause, without that a script without pauses is late or one with
+// pauses early.
 const (
-	pause       = 1500 * time.Millisecond
-	commitAfter = 100 * time.Millisecond
+	pause       = 2 * time.Second
+	commitAfter = time.Second
 )
 
 func scripts() map[string]script {
