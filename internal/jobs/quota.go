@@ -63,18 +63,19 @@ func (q *quota) take(ctx context.Context, owner string) error {
 func (q *quota) count(ctx context.Context) error {
 	const many = 10 * page
 	open, now := map[string]int{}, time.Now()
-	for after := ""; ; {
-		keys, err := q.store.List(ctx, todoPrefix, after, many)
-		if err != nil {
-			return err
+	for _, folder := range []string{todoBatch, todoTask} {
+		for after, more := "", true; more; {
+			keys, err := q.store.List(ctx, folder, after, many)
+			if err != nil {
+				return err
+			}
+			for _, key := range keys {
+				open[ownerOf(key)]++
+			}
+			if more = len(keys) == many; more {
+				after = keys[many-1]
+			}
 		}
-		for _, key := range keys {
-			open[ownerOf(key)]++
-		}
-		if len(keys) < many {
-			break
-		}
-		after = keys[many-1]
 	}
 	q.open, q.counted = open, now
 	return nil

@@ -231,11 +231,22 @@ type reminder struct {
 	Task string `json:"task"` // its key
 }
 
-const todoPrefix = "todo/"
+// Reminders of batches are apart from the others, so that neither is read for
+// the sake of the other.
+const (
+	todoPrefix = "todo/"
+	todoBatch  = todoPrefix + "batch/"
+	todoTask   = todoPrefix + "task/"
+)
 
-// todoKey is the key of a new reminder. It sorts by age, and says whose it is.
-func todoKey(now time.Time, owner, id string) string {
-	return fmt.Sprintf("%s%012x-%s.%s", todoPrefix, now.UnixMilli(), ownerKey(owner), id)
+// todoKey is the key of a new reminder of t. It sorts by age, and says whose it
+// is.
+func (t *task) todoKey(now time.Time) string {
+	prefix := todoTask
+	if t.Kind == kindBatch {
+		prefix = todoBatch
+	}
+	return fmt.Sprintf("%s%012x-%s.%s", prefix, now.UnixMilli(), ownerKey(t.Owner), t.ID)
 }
 
 // accept writes a new task, of which t.ID and t.Owner are set. created is false
@@ -243,7 +254,7 @@ func todoKey(now time.Time, owner, id string) string {
 func (s *Service) accept(ctx context.Context, t *task) (created bool, err error) {
 	now := time.Now()
 	t.State, t.Created = queued, now
-	t.Todo = todoKey(now, t.Owner, t.ID)
+	t.Todo = t.todoKey(now)
 	remind, err := json.Marshal(reminder{t.key()})
 	if err != nil {
 		return false, err

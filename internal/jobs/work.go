@@ -34,8 +34,16 @@ const page = 100
 
 // look claims what can be claimed, until nothing is left or nothing is free.
 func (s *Service) look(ctx context.Context) {
-	for after := ""; ctx.Err() == nil; {
-		keys, err := s.store.List(ctx, todoPrefix, after, page)
+	s.lookAt(ctx, todoBatch, func() bool { return len(s.batches) < cap(s.batches) })
+	s.lookAt(ctx, todoTask, func() bool {
+		return len(s.tasks) < cap(s.tasks) || s.sender != nil && len(s.hooks) < cap(s.hooks)
+	})
+}
+
+// lookAt follows the reminders of a folder for as long as there is room for one.
+func (s *Service) lookAt(ctx context.Context, folder string, room func() bool) {
+	for after := ""; ctx.Err() == nil && room(); {
+		keys, err := s.store.List(ctx, folder, after, page)
 		if err != nil {
 			if ctx.Err() == nil {
 				s.log.Warn("list of waiting tasks cannot be read, trying again", "err", err)
@@ -43,7 +51,7 @@ func (s *Service) look(ctx context.Context) {
 			return
 		}
 		for _, key := range keys {
-			if len(s.tasks) == cap(s.tasks) && len(s.batches) == cap(s.batches) && len(s.hooks) == cap(s.hooks) {
+			if !room() {
 				return
 			}
 			if err := s.consider(ctx, key); err != nil && ctx.Err() == nil {
@@ -91,7 +99,7 @@ func (s *Service) consider(ctx context.Context, todo string) error {
 
 // age is how long ago the reminder was made.
 func age(todo string) time.Duration {
-	text, _, _ := strings.Cut(strings.TrimPrefix(todo, todoPrefix), "-")
+	text, _, _ := strings.Cut(todo[strings.LastIndexByte(todo, '/')+1:], "-")
 	ms, err := strconv.ParseInt(text, 16, 64)
 	if err != nil {
 		return 0

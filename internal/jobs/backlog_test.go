@@ -1,0 +1,52 @@
+package jobs
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"infer/internal/store"
+)
+
+// readStore counts the reminders that are read.
+type readStore struct {
+	store.Store
+	reminders atomic.Int64
+}
+
+func (r *readStore) Get(ctx context.Context, key string) (store.Item, error) {
+	if strings.HasPrefix(key, todoPrefix) {
+		r.reminders.Add(1)
+	}
+	return r.Store.Get(ctx, key)
+}
+
+// A long queue is not read again each time that one of it has ended, and does
+// not keep a batch from beginning.
+func TestBacklog(t *testing.T) {
+	const jobs = 400
+	synctest.Test(t, func(t *testing.T) {
+		st := &readStore{Store: store.NewMemory(1 << 30)}
+		r := newReplica(t, st, "", newEngine().chain)
+		defer r.end()
+		last := ""
+		for i := range jobs {
+			last = r.must("POST", "/v1/jobs", fmt.Sprintf(`{"url":"/v1/completions","body":{"prompt":"p%d"}}`, i))["id"].(string)
+		}
+		_, text := r.upload("batch", requests(3))
+		batch := r.must("POST", "/v1/batches", fmt.Sprintf(`{"input_file_id":%q,"endpoint":"/v1/completions","completion_window":"24h"}`, object(t, text)["id"]))
+		began := time.Now()
+		r.until("/v1/batches/"+batch["id"].(string), ended3)
+		if took := time.Since(began); took > 30*time.Second {
+			t.Errorf("the batch took %v beside %d jobs", took, jobs)
+		}
+		r.until("/v1/jobs/"+last, ended3)
+		if n := st.reminders.Load(); n > 20*jobs {
+			t.Errorf("%d reminders were read for %d jobs", n, jobs)
+		}
+	})
+}
