@@ -91,7 +91,7 @@ func (b *bare) obey(o bareOrder) error {
 		return nil
 	case "decode":
 		for range o.Steps {
-			rows, err := b.m.decode(t.Context(), b.next[:o.Rows], b.lengths[:o.Rows])
+			rows, err := b.m.decode(b.t.Context(), b.next[:o.Rows], b.lengths[:o.Rows])
 			if err != nil {
 				return err
 			}
