@@ -5,6 +5,7 @@ package onnx
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json/v2"
 	"fmt"
 	"net/http"
