@@ -12,18 +12,18 @@
 // # Whose turn
 //
 // Interactive work goes before batch work, which also leaves an eighth of the
-// slots alone, so that it never fills a large engine. An engine that parks batch
-// work by itself gets as much of it as it has slots, and interactive work as if
-// there were none. Within a class the
-// callers share by tokens: each has a counter of what it was served, an
-// uncached prompt token counting 1 and a completion token 2, divided by its
-// weight; the lowest counter is next, and one caller's requests go in the order
-// of their arrival. This is the virtual token counter of Sheng et al., "Fairness
-// in Serving Large Language Models" (OSDI 2024): an estimate is charged when a
-// request gets its slot and corrected when it ends, and a caller that comes back
-// is lifted to the counter of whoever was served last, so that idling saves no
-// credit. With work of equal size, a caller with one request at a time waits for
-// no more than the next slot that comes free.
+// slots alone, so that it never fills a large engine. An engine that parks
+// batch work by itself gets as much of it as it has slots, and interactive work
+// as if there were none. Within a class the callers share by tokens: each has a
+// counter of what it was served, an uncached prompt token counting 1 and a
+// completion token 2, divided by its weight; the lowest counter is next, and
+// one caller's requests go in the order of their arrival. This is the virtual
+// token counter of Sheng et al., "Fairness in Serving Large Language Models"
+// (OSDI 2024): an estimate is charged when a request gets its slot and
+// corrected when it ends, and a caller that comes back is lifted to the counter
+// of whoever was served last, so that idling saves no credit. With work of
+// equal size, a caller with one request at a time waits for no more than the
+// next slot that comes free.
 //
 // # Who gives way
 //

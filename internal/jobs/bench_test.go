@@ -26,7 +26,7 @@ func durable(b *testing.B) (*Service, *http.ServeMux) {
 	}
 	b.Cleanup(func() { _ = st.Close() }) // the benchmark is over
 	cfg := config()
-	cfg.Parallel = 16
+	cfg.Parallel, cfg.MaxJobs = 16, 10_000 // as the flags have it
 	s, err := New(cfg, st, dir, func(*http.Request) string { return "" }, slog.New(slog.DiscardHandler))
 	if err != nil {
 		b.Fatal(err)
