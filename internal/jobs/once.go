@@ -61,6 +61,9 @@ func (s *Service) Once(next http.Handler) http.Handler {
 		switch {
 		case err != nil:
 			s.failOnce(w, r, err)
+			if e := (*openai.Error)(nil); !errors.As(err, &e) {
+				o.forget(context.WithoutCancel(r.Context()))
+			}
 		case mine:
 			r = r.WithContext(r.Context())
 			r.Body = io.NopCloser(bytes.NewReader(body))
@@ -159,20 +162,86 @@ func (o *onceRun) run(w http.ResponseWriter, r *http.Request, next http.Handler)
 	defer func() {
 		cancel()
 		<-done
-		// What was answered is kept also when the client has left since.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), leaseFor)
-		defer cancel()
+		answer := t
 		if broken || lost.Load() || !t.whole() || r.Context().Err() != nil {
-			o.giveUp(ctx)
-			return
+			answer = nil
 		}
-		if err := o.keep(ctx, t); err != nil {
-			o.s.log.Warn("answer of an idempotency key cannot be kept", "err", err)
-			o.giveUp(ctx)
-		}
+		// What was answered is kept also when the client has left since.
+		o.settle(context.WithoutCancel(r.Context()), answer)
 	}()
 	next.ServeHTTP(t, r)
 	broken = false
+}
+
+// settle keeps the answer, or frees the key when answer is nil. A store that
+// fails is asked again until the lease is over: a key that nobody works on
+// keeps the same request waiting, and an answer that is not kept is computed
+// once more.
+func (o *onceRun) settle(ctx context.Context, answer *tap) {
+	err := o.trySettle(ctx, answer)
+	if err == nil {
+		return
+	}
+	o.s.log.Warn("an idempotency key's outcome cannot be written yet", "err", err)
+	go o.untilSettled(func() error { return o.trySettle(ctx, answer) })
+}
+
+// forget frees the key in case that a claim which failed was written all the
+// same: a store that did not answer may do what it was asked, and later than it
+// next answers. So it is looked at twice.
+func (o *onceRun) forget(ctx context.Context) {
+	absent := 0
+	go o.untilSettled(func() error {
+		ctx, cancel := context.WithTimeout(ctx, leaseFor)
+		defer cancel()
+		err := o.giveUp(ctx)
+		if errors.Is(err, store.ErrNotFound) {
+			if absent++; absent < 2 {
+				return err
+			}
+		}
+		return over(err)
+	})
+}
+
+// untilSettled calls try until it has no error, for as long as a lease lasts.
+func (o *onceRun) untilSettled(try func() error) {
+	tick, end := time.NewTicker(settleEvery), time.NewTimer(leaseFor)
+	defer tick.Stop()
+	defer end.Stop()
+	for err := errLost; err != nil; {
+		select {
+		case <-tick.C:
+			err = try()
+		case <-end.C:
+			o.s.log.Warn("an idempotency key's outcome was not written; its lease is over", "err", err)
+			return
+		case <-o.s.stopping:
+			return
+		}
+	}
+}
+
+// trySettle returns the store's error when it is worth asking again.
+func (o *onceRun) trySettle(ctx context.Context, answer *tap) error {
+	ctx, cancel := context.WithTimeout(ctx, leaseFor)
+	defer cancel()
+	if answer != nil {
+		err := o.keep(ctx, answer)
+		if !errors.Is(err, store.ErrTooLarge) && !errors.Is(err, store.ErrFull) {
+			return over(err)
+		}
+		o.s.log.Warn("answer of an idempotency key cannot be kept", "err", err)
+	}
+	return over(o.giveUp(ctx))
+}
+
+// over is nil for an error that says that the key is somebody else's, or gone.
+func over(err error) error {
+	if errors.Is(err, errLost) || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrConflict) {
+		return nil
+	}
+	return err
 }
 
 func (o *onceRun) change(ctx context.Context, change func(*once)) error {
@@ -211,14 +280,12 @@ func (o *onceRun) keep(ctx context.Context, t *tap) error {
 }
 
 // giveUp frees the key, if it is still ours.
-func (o *onceRun) giveUp(ctx context.Context) {
+func (o *onceRun) giveUp(ctx context.Context) error {
 	c, rev, err := o.load(ctx)
-	if err == nil && !c.Done && c.Holder == o.holder {
-		err = o.s.store.Delete(ctx, o.key, rev)
+	if err != nil || c.Done || c.Holder != o.holder {
+		return err
 	}
-	if err != nil && !errors.Is(err, store.ErrNotFound) && !errors.Is(err, store.ErrConflict) {
-		o.s.log.Warn("idempotency key cannot be freed; its lease will end", "err", err)
-	}
+	return o.s.store.Delete(ctx, o.key, rev)
 }
 
 // replay gives the answer that is kept.

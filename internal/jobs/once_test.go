@@ -2,10 +2,12 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -144,4 +146,79 @@ func TestKeyOfTheDead(t *testing.T) {
 			t.Errorf("after a client that left: %d, %d runs", status, e.runs("b"))
 		}
 	})
+}
+
+// outage is a store that does what it is asked and, while away, cannot say so.
+type outage struct {
+	store.Store
+	away atomic.Bool
+}
+
+var errAway = errors.New("the store does not answer")
+
+func (o *outage) say(err error) error {
+	if o.away.Load() {
+		return errAway
+	}
+	return err
+}
+
+func (o *outage) Create(ctx context.Context, key string, v []byte, ttl time.Duration) error {
+	return o.say(o.Store.Create(ctx, key, v, ttl))
+}
+
+func (o *outage) Swap(ctx context.Context, key, rev string, v []byte, ttl time.Duration) error {
+	return o.say(o.Store.Swap(ctx, key, rev, v, ttl))
+}
+
+func (o *outage) Delete(ctx context.Context, key, rev string) error {
+	if o.away.Load() {
+		return errAway // and it is not done
+	}
+	return o.Store.Delete(ctx, key, rev)
+}
+
+func (o *outage) Get(ctx context.Context, key string) (store.Item, error) {
+	it, err := o.Store.Get(ctx, key)
+	return it, o.say(err)
+}
+
+// A store that was away for a moment holds nobody up for a whole lease: a claim
+// that it took without an answer is given up, and an answer that it did not
+// take is kept, as soon as it is back.
+func TestKeyOverAnOutage(t *testing.T) {
+	const body = `{"prompt":"a"}`
+	for name, test := range map[string]struct {
+		before, after time.Duration // of the outage, from the begin of the request
+		first         int           // status
+		runs          int           // in all
+	}{
+		"at the claim":  {0, 5 * time.Second, 503, 1},
+		"at the answer": {500 * time.Millisecond, 5 * time.Second, 200, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e, st := newEngine(), &outage{Store: store.NewMemory(1 << 30)}
+				a, b := newReplica(t, st, "", e.chain), newReplica(t, st, "", e.chain)
+				defer a.end()
+				defer b.end()
+				for _, r := range []*replica{a, b} {
+					r.mux.Handle("POST /x", r.s.Once(e))
+				}
+				synctest.Wait()
+				if test.before == 0 {
+					st.away.Store(true)
+				}
+				time.AfterFunc(test.before, func() { st.away.Store(true) })
+				time.AfterFunc(test.after, func() { st.away.Store(false) })
+				if status, text := a.do("POST", "/x", body, idempotencyHeader, "k"); status != test.first {
+					t.Fatalf("during the outage: %d %s", status, text)
+				}
+				<-time.After(test.after + 2*settleEvery)
+				if status, text := b.do("POST", "/x", body, idempotencyHeader, "k"); status != 200 || e.runs("a") != test.runs {
+					t.Errorf("after it, on the other replica: %d %s, %d runs", status, text, e.runs("a"))
+				}
+			})
+		})
+	}
 }

@@ -78,6 +78,7 @@ func (c Config) Faults() error {
 const (
 	leaseFor     = 30 * time.Second
 	renewEvery   = leaseFor / 4
+	settleEvery  = time.Second // between tries to write how a request with a key ended
 	lookEvery    = 5 * time.Second
 	orphanAfter  = time.Minute
 	maxAttempts  = 10 // of a task whose process dies each time
