@@ -179,3 +179,50 @@ func TestRealWorker(t *testing.T) {
 		t.Error("the sidecar does not end after SIGTERM")
 	}
 }
+
+// No event is lost while a stream opens or closes. A sidecar delivers before it
+// knows the stream, and after it has closed it, and takes such an event for done
+// unless a policy has it tried again.
+func TestStreamsOpenedAndClosedAmongEvents(t *testing.T) {
+	port := daprtest.Ports(t, 1)[0]
+	daprtest.Redis(t, port)
+	d := daprtest.Start(t, daprtest.Options{Components: []daprtest.Component{{Name: "events", Type: "pubsub.redis",
+		Metadata: "redisHost=127.0.0.1:" + port + " consumerID=infer concurrency=5 processingTimeout=3000 redeliverInterval=1000"}}})
+	var mu sync.Mutex
+	asked := map[string]bool{} // by key
+	cfg := configOf(d)
+	cfg.PubSub, cfg.Concurrency = "events", 5
+	sent := 0
+	all := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(asked) == sent
+	}
+	send := func() {
+		for range 6 {
+			publish(t, d, fmt.Sprint(sent))
+			sent++
+		}
+	}
+	for range 6 {
+		send() // before the stream opens
+		r := run(t, cfg, program(func(w http.ResponseWriter, r *http.Request) {
+			<-time.After(20 * time.Millisecond)
+			mu.Lock()
+			asked[r.Header.Get("Idempotency-Key")] = true
+			mu.Unlock()
+			echo(w, r)
+		}))
+		daprtest.Until(t, "all that was sent is worked on", all)
+		send() // before it closes
+		r.stop()
+	}
+	r := run(t, cfg, program(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		asked[r.Header.Get("Idempotency-Key")] = true
+		mu.Unlock()
+		echo(w, r)
+	}))
+	daprtest.Until(t, "all that was sent is worked on", all)
+	r.stop()
+}

@@ -21,6 +21,9 @@ const (
 // closeTimeout is how long the sidecar may take to end a stream.
 const closeTimeout = 2 * time.Second
 
+// crossing is how long an answer may be on its way to the sidecar.
+const crossing = time.Second
+
 // subscribe keeps one subscription to the topic of requests until ctx ends. A
 // stream that breaks is opened again, for as long as it takes: the SDK's own
 // subscriber tries once and then ends in silence.
@@ -54,10 +57,10 @@ func (s *Sidecar) subscribe(ctx context.Context) {
 	}
 }
 
-// errRefresh ends a subscription in which an event was delivered twice at once.
-// The sidecar matches answers to deliveries by the event's id, so one delivery
-// of the two is never answered and keeps its place in the component until the
-// stream ends.
+// errRefresh ends a subscription in which an event was delivered twice at once:
+// while it was worked on, or while its answer was on the way. The sidecar
+// matches answers to deliveries by the event's id, so one delivery of the two is
+// never answered and keeps its place in the component until the stream ends.
 var errRefresh = errors.New("duplicates were delivered")
 
 // subscription is one stream of events.
@@ -70,6 +73,7 @@ type subscription struct {
 
 	mu         sync.Mutex
 	inFlight   map[string]*flight // by the event's id
+	told       recent             // ids that were answered
 	unsettled  int                // events that were begun and whose answers are not yet sent
 	duplicated bool
 	closing    bool          // nothing more is begun: the stream is to be closed
@@ -254,11 +258,12 @@ func (sub *subscription) begin(e *pb.TopicEventRequest) bool {
 		return false
 	}
 	f := sub.inFlight[e.GetId()]
+	if f != nil || sub.told.has(e.GetId(), time.Now()) {
+		sub.duplicated = true
+	}
 	if f == nil {
 		f = &flight{}
 		sub.inFlight[e.GetId()] = f
-	} else {
-		sub.duplicated = true
 	}
 	name := nameOf(e)
 	if slices.Contains(f.names, name) {
@@ -281,7 +286,35 @@ func (sub *subscription) end(id string, ok bool) bool {
 		return false
 	}
 	delete(sub.inFlight, id)
+	if !f.left {
+		sub.told.add(id, time.Now())
+	}
 	return !f.left
+}
+
+// recent is the ids of the last one to two crossings.
+type recent struct {
+	ids, before map[string]bool
+	began       time.Time // of ids
+}
+
+func (r *recent) turn(now time.Time) {
+	switch age := now.Sub(r.began); {
+	case age > 2*crossing:
+		r.ids, r.before, r.began = map[string]bool{}, nil, now
+	case age > crossing:
+		r.ids, r.before, r.began = map[string]bool{}, r.ids, now
+	}
+}
+
+func (r *recent) add(id string, now time.Time) {
+	r.turn(now)
+	r.ids[id] = true
+}
+
+func (r *recent) has(id string, now time.Time) bool {
+	r.turn(now)
+	return r.ids[id] || r.before[id]
 }
 
 // settle notes that what there was to say about an event that was begun is

@@ -93,7 +93,10 @@ func (s *Sidecar) attempts(ctx, stopping context.Context, r *request) (reply, er
 			s.log.Warn("publish a part of a stream; it begins anew", "event", r.name, "topic", r.replyTo, "err", a.lost)
 		case a.status/100 == 2 && !a.aborted:
 			return a.reply(r.id), nil
-		case a.status == http.StatusTooManyRequests, a.status == http.StatusServiceUnavailable, a.status == http.StatusConflict && a.waits():
+		case a.status == http.StatusConflict && a.waits():
+			// The same event runs elsewhere, and its answer may be there any moment.
+			backoff = time.Second
+		case a.status == http.StatusTooManyRequests, a.status == http.StatusServiceUnavailable:
 			// Not the event's fault: it waits for its turn.
 		case a.aborted, a.status == http.StatusBadGateway, a.status == http.StatusInternalServerError:
 			if breaks++; breaks == maxBreaks {
@@ -104,6 +107,7 @@ func (s *Sidecar) attempts(ctx, stopping context.Context, r *request) (reply, er
 		}
 		wait := max(a.retryAfter(), backoff)
 		backoff = min(2*backoff, maxBackoff)
+		s.log.Debug("an event waits", "event", r.name, "status", a.status, "wait_seconds", wait.Seconds())
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:

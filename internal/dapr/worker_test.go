@@ -4,10 +4,12 @@ import (
 	"encoding/json/v2"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	pb "github.com/dapr/dapr/pkg/proto/runtime/v1"
@@ -189,6 +191,56 @@ func TestDuplicatesFreeTheirPlaces(t *testing.T) {
 	if a := next(t, "the answer", f.answers); a != (answered{"2", done}) {
 		t.Errorf("told %v", a)
 	}
+}
+
+// An answer that crosses with another delivery of its event frees one of the
+// two, like an answer to both. A repetition long after is only that.
+func TestAnswersThatCross(t *testing.T) {
+	for after, anew := range map[time.Duration]bool{0: true, crossing: true, 2*crossing + 1: false} {
+		synctest.Test(t, func(t *testing.T) {
+			sub := &subscription{inFlight: map[string]*flight{}, idle: make(chan struct{})}
+			work := func(id string) {
+				if e := event(id, body); !sub.begin(e) || !sub.end(id, true) {
+					t.Errorf("%s after the answer, %s is not worked on", after, id)
+				}
+				sub.settle()
+			}
+			work("1")
+			<-time.After(after)
+			work("2")
+			if sub.closing {
+				t.Error("opened anew without a repetition")
+			}
+			work("1")
+			if sub.closing != anew {
+				t.Errorf("%s after the answer: opened anew %v", after, sub.closing)
+			}
+		})
+	}
+}
+
+// An event that runs elsewhere is asked for again at an even pace: its answer
+// may be there any moment, and the waits of an outage say nothing about it.
+func TestWaitForAnotherRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var calls int
+		s := &Sidecar{log: slog.New(slog.DiscardHandler), program: program(func(w http.ResponseWriter, r *http.Request) {
+			switch calls++; {
+			case calls <= 3: // an outage
+				w.WriteHeader(http.StatusServiceUnavailable)
+			case calls <= 13:
+				w.Header().Set("Retry-After", "1")
+				w.WriteHeader(http.StatusConflict)
+			default:
+				echo(w, r)
+			}
+		})}
+		began := time.Now()
+		p, err := s.attempts(t.Context(), t.Context(), &request{id: "1", name: "peer/1", url: "/v1/chat/completions", body: []byte(body)})
+		if took := time.Since(began); err != nil || p.Status != 200 || calls != 14 || took != (1+2+4+10)*time.Second {
+			t.Errorf("%+v, %v after %d calls in %s", p, err, calls, took)
+		}
+	})
 }
 
 // The stream is not opened anew before the last answer is sent, even when many

@@ -18,22 +18,20 @@ func TestShippedResources(t *testing.T) {
 	redis := daprtest.Ports(t, 1)[0]
 	daprtest.Redis(t, redis)
 	dir := t.TempDir()
-	for _, name := range []string{"redis.yaml", "resiliency.yaml"} {
-		text, err := os.ReadFile(filepath.Join("../../deploy/dapr/kubernetes", name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		here := strings.ReplaceAll(string(text), "redis-master:6379", "127.0.0.1:"+redis)
-		here = regexp.MustCompile(`(?m)^ *- name: redisPassword\n.*\n`).ReplaceAllString(here, "")
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(here), 0o600); err != nil {
-			t.Fatal(err)
-		}
+	text, err := os.ReadFile("../../deploy/dapr/kubernetes/redis.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	here := strings.ReplaceAll(string(text), "redis-master:6379", "127.0.0.1:"+redis)
+	here = regexp.MustCompile(`(?m)^ *- name: redisPassword\n.*\n`).ReplaceAllString(here, "")
+	if err := os.WriteFile(filepath.Join(dir, "redis.yaml"), []byte(here), 0o600); err != nil {
+		t.Fatal(err)
 	}
 	d := daprtest.Start(t, daprtest.Options{Resources: dir, Names: filepath.Join(t.TempDir(), "names.db")})
-	_, text := call(t, "GET", d.HTTP+"/v1.0/metadata", "")
+	_, metadata := call(t, "GET", d.HTTP+"/v1.0/metadata", "")
 	for _, want := range []string{`"name":"jobs","type":"state.redis"`, `"name":"events","type":"pubsub.redis"`} {
-		if !strings.Contains(text, want) {
-			t.Errorf("no %s in %s", want, text)
+		if !strings.Contains(metadata, want) {
+			t.Errorf("no %s in %s", want, metadata)
 		}
 	}
 	if log := d.Out.String(); !strings.Contains(log, "Loading Resiliency configuration: infer") || strings.Contains(log, "level=error") {

@@ -189,7 +189,12 @@ func Control(t *testing.T) ControlPlane {
 	return c
 }
 
-// Start starts daprd and waits until its components are loaded.
+// policy is what the project ships for a component named events. A sidecar
+// without it loses what it hands over while a stream opens or closes.
+const policy = "deploy/dapr/kubernetes/resiliency.yaml"
+
+// Start starts daprd, with the shipped policy, and waits until its components
+// are loaded.
 func Start(t *testing.T, o Options) *Sidecar {
 	t.Helper()
 	program, dir := daprd(t), t.TempDir()
@@ -203,6 +208,13 @@ func Start(t *testing.T, o Options) *Sidecar {
 		if err := os.WriteFile(filepath.Join(dir, c.Name+".yaml"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
+	}
+	text, err := os.ReadFile(filepath.Join("..", "..", policy)) // from the folder of a test two below the project's
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "resiliency.yaml"), text, 0o600); err != nil {
+		t.Fatal(err)
 	}
 	p := Ports(t, 4)
 	p[0], p[1] = cmp.Or(o.GRPCPort, p[0]), cmp.Or(o.HTTPPort, p[1])
