@@ -239,8 +239,8 @@ func TestShippedQueries(t *testing.T) {
 	}
 }
 
-// neverInARun are series that only a vLLM engine makes.
-var neverInARun = map[string]bool{"infer_engine_exits_total": true, "infer_engine_restarts_total": true}
+// neverInARun are series that only a vLLM engine makes, or a Dapr sidecar.
+var neverInARun = map[string]bool{"infer_engine_exits_total": true, "infer_engine_restarts_total": true, "infer_dapr_subscribed": true}
 
 // A query for a scaler is a sum: under AverageValue an average asks for two
 // replicas at most.
