@@ -36,10 +36,11 @@ func (o *Output) String() string {
 	return o.b.String()
 }
 
-// Until waits for ok, for a minute.
+// Until waits for ok, for two minutes: the longest pause that is no fault is a lease
+// and what a replica waits after it.
 func Until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); !ok(); {
+	for end := time.Now().Add(2 * time.Minute); !ok(); {
 		if time.Now().After(end) {
 			t.Fatalf("never: %s", what)
 		}
