@@ -50,3 +50,30 @@ func TestBacklog(t *testing.T) {
 		}
 	})
 }
+
+// Nor is it read for the sake of those who are to be told of an end, however
+// long none of it can begin.
+func TestBacklogWithWebhooks(t *testing.T) {
+	const jobs = 200
+	v := newReceiver(t, fine)
+	synctest.Test(t, func(t *testing.T) {
+		st, e := &readStore{Store: store.NewMemory(1 << 30)}, newEngine()
+		e.took = func() time.Duration { return 5 * time.Minute }
+		r := newReplicaOf(t, v.config(), st, "", e.chain)
+		defer r.end()
+		var paths []string
+		for range jobs {
+			path, _ := r.submit(v.srv.URL)
+			paths = append(paths, path)
+		}
+		for _, path := range paths {
+			r.until(path, settled)
+		}
+		if got := len(v.all()); got != jobs {
+			t.Errorf("%d of %d were told", got, jobs)
+		}
+		if n := st.reminders.Load(); n > 20*jobs {
+			t.Errorf("%d reminders were read for %d jobs", n, jobs)
+		}
+	})
+}

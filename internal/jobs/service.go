@@ -13,7 +13,8 @@
 //
 // A task is accepted in two writes: first a reminder under todo/, then the task.
 // A reminder without a task is nobody's and is removed after a minute; a task
-// is never without its reminder until it has ended.
+// is never without its reminder until it has ended and whoever wants to be told
+// of that was told.
 package jobs
 
 import (

@@ -231,12 +231,13 @@ type reminder struct {
 	Task string `json:"task"` // its key
 }
 
-// Reminders of batches are apart from the others, so that neither is read for
-// the sake of the other.
+// Reminders of batches, of other work and of ends that are to be told are apart,
+// so that none is read for the sake of another.
 const (
 	todoPrefix = "todo/"
 	todoBatch  = todoPrefix + "batch/"
 	todoTask   = todoPrefix + "task/"
+	todoHook   = todoPrefix + "hook/"
 )
 
 // todoKey is the key of a new reminder of t. It sorts by age, and says whose it

@@ -78,6 +78,27 @@ func (t *task) owes() bool {
 	return t.State == ended && t.Kind == kindJob && t.Job.Webhook != nil && t.Job.Webhook.State == hookPending
 }
 
+// told says that there was somebody to tell.
+func (t *task) told() bool { return t.Kind == kindJob && t.Job.Webhook != nil && !t.owes() }
+
+// hookKey is the key of the reminder of a task whose end is to be told. It has
+// the place in its folder that the other had.
+func (t *task) hookKey() string { return todoHook + t.Todo[strings.LastIndexByte(t.Todo, '/')+1:] }
+
+// owe puts the reminder that the end is to be told in the place of the one that
+// there is work. At any instant there is one of the two.
+func (s *Service) owe(ctx context.Context, t *task) error {
+	defer s.nudge()
+	remind, err := json.Marshal(reminder{t.key()})
+	if err != nil {
+		return err
+	}
+	if err := s.store.Create(ctx, t.hookKey(), remind, 0); err != nil && !errors.Is(err, store.ErrConflict) {
+		return err
+	}
+	return s.store.Delete(ctx, t.Todo, "")
+}
+
 // claimHook takes the lease of the delivery; see claim.
 func (t *task) claimHook(holder string, now time.Time, sole bool) error {
 	if !t.owes() {

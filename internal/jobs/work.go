@@ -35,9 +35,8 @@ const page = 100
 // look claims what can be claimed, until nothing is left or nothing is free.
 func (s *Service) look(ctx context.Context) {
 	s.lookAt(ctx, todoBatch, func() bool { return len(s.batches) < cap(s.batches) })
-	s.lookAt(ctx, todoTask, func() bool {
-		return len(s.tasks) < cap(s.tasks) || s.sender != nil && len(s.hooks) < cap(s.hooks)
-	})
+	s.lookAt(ctx, todoHook, func() bool { return len(s.hooks) < cap(s.hooks) })
+	s.lookAt(ctx, todoTask, func() bool { return len(s.tasks) < cap(s.tasks) })
 }
 
 // lookAt follows the reminders of a folder for as long as there is room for one.
@@ -81,17 +80,20 @@ func (s *Service) consider(ctx context.Context, todo string) error {
 		return nil
 	}
 	t, _, err := s.load(ctx, r.Task)
+	hook := strings.HasPrefix(todo, todoHook)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		if age(todo) > orphanAfter { // its task was never written
+		if hook || age(todo) > orphanAfter { // its task has expired, or was never written
 			return s.store.Delete(ctx, todo, "")
 		}
 		return nil
 	case err != nil:
 		return err
-	case t.Todo == todo && t.owes():
+	case hook && t.owes():
 		return s.startDelivery(ctx, r.Task)
-	case t.State == ended, t.Todo != todo:
+	case !hook && t.Todo == todo && t.owes(): // its process ended before it could
+		return s.owe(ctx, t)
+	case hook, t.State == ended, t.Todo != todo:
 		return s.store.Delete(ctx, todo, "")
 	}
 	return s.start(ctx, t)
@@ -223,15 +225,23 @@ func (s *Service) finish(ctx context.Context, h *holding, change func(*task)) {
 	s.tidy(ctx, t)
 }
 
-// tidy removes the reminder of a task that has ended, unless somebody is yet to
+// tidy removes the reminders of a task that has ended, unless somebody is yet to
 // be told. One that stays is removed when it is looked at.
 func (s *Service) tidy(ctx context.Context, t *task) {
 	if t.owes() {
-		s.nudge()
+		if err := s.owe(ctx, t); err != nil {
+			s.log.Warn("reminder of a webhook cannot be written, trying again", "key", t.key(), "err", err)
+		}
 		return
 	}
-	if err := s.store.Delete(ctx, t.Todo, ""); err != nil {
-		s.log.Warn("reminder cannot be removed", "key", t.Todo, "err", err)
+	todos := []string{t.Todo}
+	if t.told() {
+		todos = append(todos, t.hookKey())
+	}
+	for _, todo := range todos {
+		if err := s.store.Delete(ctx, todo, ""); err != nil {
+			s.log.Warn("reminder cannot be removed", "key", todo, "err", err)
+		}
 	}
 }
 
