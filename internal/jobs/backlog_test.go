@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -74,6 +75,25 @@ func TestBacklogWithWebhooks(t *testing.T) {
 		}
 		if n := st.reminders.Load(); n > 20*jobs {
 			t.Errorf("%d reminders were read for %d jobs", n, jobs)
+		}
+	})
+}
+
+// Those who wait for a receiver that is away are not read again and again.
+func TestBacklogOfWebhooks(t *testing.T) {
+	const jobs = 50
+	v := newReceiver(t, func(_ int, w http.ResponseWriter) { w.WriteHeader(http.StatusBadGateway) })
+	synctest.Test(t, func(t *testing.T) {
+		st := &readStore{Store: store.NewMemory(1 << 30)}
+		r := newReplicaOf(t, v.config(), st, "", newEngine().chain)
+		defer r.end()
+		for range jobs {
+			r.submit(v.srv.URL)
+		}
+		<-time.After(3 * time.Hour)
+		tries := len(v.all())
+		if n := int(st.reminders.Load()); tries < 5*jobs || n > 10*tries {
+			t.Errorf("%d reminders were read for %d attempts to tell %d jobs", n, tries, jobs)
 		}
 	})
 }

@@ -62,7 +62,7 @@ func (s *Service) Once(next http.Handler) http.Handler {
 		case err != nil:
 			s.failOnce(w, r, err)
 			if e := (*openai.Error)(nil); !errors.As(err, &e) {
-				o.forget(context.WithoutCancel(r.Context()))
+				(&outcome{onceRun: o, unsure: true}).later(err)
 			}
 		case mine:
 			r = r.WithContext(r.Context())
@@ -162,86 +162,15 @@ func (o *onceRun) run(w http.ResponseWriter, r *http.Request, next http.Handler)
 	defer func() {
 		cancel()
 		<-done
-		answer := t
-		if broken || lost.Load() || !t.whole() || r.Context().Err() != nil {
-			answer = nil
+		u := &outcome{onceRun: o}
+		if !broken && !lost.Load() && t.whole() && r.Context().Err() == nil {
+			u.answer(t)
 		}
 		// What was answered is kept also when the client has left since.
-		o.settle(context.WithoutCancel(r.Context()), answer)
+		u.settle(context.WithoutCancel(r.Context()))
 	}()
 	next.ServeHTTP(t, r)
 	broken = false
-}
-
-// settle keeps the answer, or frees the key when answer is nil. A store that
-// fails is asked again until the lease is over: a key that nobody works on
-// keeps the same request waiting, and an answer that is not kept is computed
-// once more.
-func (o *onceRun) settle(ctx context.Context, answer *tap) {
-	err := o.trySettle(ctx, answer)
-	if err == nil {
-		return
-	}
-	o.s.log.Warn("an idempotency key's outcome cannot be written yet", "err", err)
-	go o.untilSettled(func() error { return o.trySettle(ctx, answer) })
-}
-
-// forget frees the key in case that a claim which failed was written all the
-// same: a store that did not answer may do what it was asked, and later than it
-// next answers. So it is looked at twice.
-func (o *onceRun) forget(ctx context.Context) {
-	absent := 0
-	go o.untilSettled(func() error {
-		ctx, cancel := context.WithTimeout(ctx, leaseFor)
-		defer cancel()
-		err := o.giveUp(ctx)
-		if errors.Is(err, store.ErrNotFound) {
-			if absent++; absent < 2 {
-				return err
-			}
-		}
-		return over(err)
-	})
-}
-
-// untilSettled calls try until it has no error, for as long as a lease lasts.
-func (o *onceRun) untilSettled(try func() error) {
-	tick, end := time.NewTicker(settleEvery), time.NewTimer(leaseFor)
-	defer tick.Stop()
-	defer end.Stop()
-	for err := errLost; err != nil; {
-		select {
-		case <-tick.C:
-			err = try()
-		case <-end.C:
-			o.s.log.Warn("an idempotency key's outcome was not written; its lease is over", "err", err)
-			return
-		case <-o.s.stopping:
-			return
-		}
-	}
-}
-
-// trySettle returns the store's error when it is worth asking again.
-func (o *onceRun) trySettle(ctx context.Context, answer *tap) error {
-	ctx, cancel := context.WithTimeout(ctx, leaseFor)
-	defer cancel()
-	if answer != nil {
-		err := o.keep(ctx, answer)
-		if !errors.Is(err, store.ErrTooLarge) && !errors.Is(err, store.ErrFull) {
-			return over(err)
-		}
-		o.s.log.Warn("answer of an idempotency key cannot be kept", "err", err)
-	}
-	return over(o.giveUp(ctx))
-}
-
-// over is nil for an error that says that the key is somebody else's, or gone.
-func over(err error) error {
-	if errors.Is(err, errLost) || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrConflict) {
-		return nil
-	}
-	return err
 }
 
 func (o *onceRun) change(ctx context.Context, change func(*once)) error {
@@ -262,21 +191,6 @@ func (o *onceRun) change(ctx context.Context, change func(*once)) error {
 			return err
 		}
 	}
-}
-
-func (o *onceRun) keep(ctx context.Context, t *tap) error {
-	body, err := o.s.put(ctx, t.body.Bytes(), o.s.cfg.ResultTTL+time.Hour)
-	if err != nil {
-		return err
-	}
-	return o.change(ctx, func(c *once) {
-		c.Done, c.Answer, c.Header = true, body, map[string]string{}
-		for _, name := range keptHeaders() {
-			if v := t.Header().Get(name); v != "" {
-				c.Header[name] = v
-			}
-		}
-	})
 }
 
 // giveUp frees the key, if it is still ours.

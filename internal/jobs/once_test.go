@@ -151,7 +151,9 @@ func TestKeyOfTheDead(t *testing.T) {
 // outage is a store that does what it is asked and, while away, cannot say so.
 type outage struct {
 	store.Store
-	away atomic.Bool
+	away   atomic.Bool
+	late   time.Duration // after which a Create takes place while away
+	denies atomic.Int32  // of so many Deletes it says that they met another's write
 }
 
 var errAway = errors.New("the store does not answer")
@@ -164,6 +166,10 @@ func (o *outage) say(err error) error {
 }
 
 func (o *outage) Create(ctx context.Context, key string, v []byte, ttl time.Duration) error {
+	if o.away.Load() && o.late > 0 {
+		time.AfterFunc(o.late, func() { _ = o.Store.Create(context.Background(), key, v, ttl) }) // nobody hears of it
+		return errAway
+	}
 	return o.say(o.Store.Create(ctx, key, v, ttl))
 }
 
@@ -172,8 +178,11 @@ func (o *outage) Swap(ctx context.Context, key, rev string, v []byte, ttl time.D
 }
 
 func (o *outage) Delete(ctx context.Context, key, rev string) error {
-	if o.away.Load() {
+	switch {
+	case o.away.Load():
 		return errAway // and it is not done
+	case o.denies.Add(-1) >= 0:
+		return store.ErrConflict
 	}
 	return o.Store.Delete(ctx, key, rev)
 }
@@ -183,22 +192,48 @@ func (o *outage) Get(ctx context.Context, key string) (store.Item, error) {
 	return it, o.say(err)
 }
 
+// brief is an answer whose header is not to be touched after its handler.
+type brief struct {
+	*httptest.ResponseRecorder
+	over bool
+}
+
+func (b *brief) Header() http.Header {
+	if b.over {
+		panic("Header called after Handler finished") // as HTTP/2 has it
+	}
+	return b.ResponseRecorder.Header()
+}
+
 // A store that was away for a moment holds nobody up for a whole lease: a claim
 // that it took without an answer is given up, and an answer that it did not
 // take is kept, as soon as it is back.
 func TestKeyOverAnOutage(t *testing.T) {
 	const body = `{"prompt":"a"}`
 	for name, test := range map[string]struct {
-		before, after time.Duration // of the outage, from the begin of the request
-		first         int           // status
-		runs          int           // in all
+		begins time.Duration // of the outage, from the begin of the request
+		late   time.Duration
+		denies int32
+		fails  bool // the engine
+		first  int  // status
+		runs   int  // in all
 	}{
-		"at the claim":  {0, 5 * time.Second, 503, 1},
-		"at the answer": {500 * time.Millisecond, 5 * time.Second, 200, 1},
+		"at the claim":            {first: 503, runs: 1},
+		"at a claim that is slow": {late: 5500 * time.Millisecond, first: 503, runs: 1},
+		"at the answer":           {begins: 500 * time.Millisecond, first: 200, runs: 1},
+		"at a failure":            {begins: 500 * time.Millisecond, fails: true, first: 500, runs: 2},
+		"beside a late renewal":   {begins: time.Hour, denies: 1, fails: true, first: 500, runs: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e, st := newEngine(), &outage{Store: store.NewMemory(1 << 30)}
+				e, st := newEngine(), &outage{Store: store.NewMemory(1 << 30), late: test.late}
+				e.reply = func(w http.ResponseWriter, prompt string) bool {
+					if test.fails && e.runs(prompt) == 1 {
+						openai.WriteError(w, openai.Internal("broke"))
+						return true
+					}
+					return false
+				}
 				a, b := newReplica(t, st, "", e.chain), newReplica(t, st, "", e.chain)
 				defer a.end()
 				defer b.end()
@@ -206,15 +241,19 @@ func TestKeyOverAnOutage(t *testing.T) {
 					r.mux.Handle("POST /x", r.s.Once(e))
 				}
 				synctest.Wait()
-				if test.before == 0 {
-					st.away.Store(true)
+				st.denies.Store(test.denies)
+				st.away.Store(test.begins == 0)
+				time.AfterFunc(test.begins, func() { st.away.Store(true) })
+				time.AfterFunc(test.begins+4500*time.Millisecond, func() { st.away.Store(false) })
+				w := &brief{ResponseRecorder: httptest.NewRecorder()}
+				r := httptest.NewRequestWithContext(t.Context(), "POST", "/x", strings.NewReader(body))
+				r.Header.Set(idempotencyHeader, "k")
+				a.mux.ServeHTTP(w, r)
+				w.over = true
+				if w.Code != test.first {
+					t.Fatalf("at first: %d %s", w.Code, w.Body)
 				}
-				time.AfterFunc(test.before, func() { st.away.Store(true) })
-				time.AfterFunc(test.after, func() { st.away.Store(false) })
-				if status, text := a.do("POST", "/x", body, idempotencyHeader, "k"); status != test.first {
-					t.Fatalf("during the outage: %d %s", status, text)
-				}
-				<-time.After(test.after + 2*settleEvery)
+				<-time.After(6*time.Second + 2*settleEvery)
 				if status, text := b.do("POST", "/x", body, idempotencyHeader, "k"); status != 200 || e.runs("a") != test.runs {
 					t.Errorf("after it, on the other replica: %d %s, %d runs", status, text, e.runs("a"))
 				}

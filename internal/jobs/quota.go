@@ -63,7 +63,7 @@ func (q *quota) take(ctx context.Context, owner string) error {
 func (q *quota) count(ctx context.Context) error {
 	const many = 10 * page
 	open, now := map[string]int{}, time.Now()
-	for _, folder := range []string{todoBatch, todoTask} {
+	for _, folder := range []string{todoBatch, todoTask, todoHook} {
 		for after, more := "", true; more; {
 			keys, err := q.store.List(ctx, folder, after, many)
 			if err != nil {

@@ -103,6 +103,25 @@ func TestUnfinishedWorkIsBounded(t *testing.T) {
 	})
 }
 
+// A job whose webhook is yet to be delivered counts, though it has ended.
+func TestUntoldJobsAreBounded(t *testing.T) {
+	v := newReceiver(t, func(_ int, w http.ResponseWriter) { w.WriteHeader(http.StatusBadGateway) })
+	synctest.Test(t, func(t *testing.T) {
+		cfg := v.config()
+		cfg.MaxJobs = 3
+		r := newReplicaOf(t, cfg, store.NewMemory(1<<30), "", newEngine().chain)
+		defer r.end()
+		for range cfg.MaxJobs {
+			r.submit(v.srv.URL)
+		}
+		<-time.After(countEvery + time.Minute)
+		status, text := r.do("POST", "/v1/jobs", `{"url":"/v1/completions","body":{"prompt":"p"}}`)
+		if status != 429 || !strings.Contains(text, "3 unfinished") || len(v.all()) < cfg.MaxJobs {
+			t.Errorf("%d %s, after %d attempts to tell", status, text, len(v.all()))
+		}
+	})
+}
+
 // Nobody waits for another's count who has left.
 func TestQuotaWithoutItsCaller(t *testing.T) {
 	q := newQuota(1, store.NewMemory(1<<20))

@@ -107,12 +107,14 @@ type Service struct {
 	batches  chan struct{}
 	lines    chan struct{}
 	hooks    chan struct{}
-	sender   *sender // nil when nobody may be told
+	outcomes chan *outcome // of requests with a key, which the store did not take
+	sender   *sender       // nil when nobody may be told
 	quota    quota
 	metrics  metrics
 	unkept   seldom // warnings of responses that were not kept
 
 	followers followers
+	early     map[string]time.Time // when a delivery may be tried again, by the key of its reminder; Run's own
 
 	mu      sync.Mutex
 	running map[string]*holding // by the key of the task
@@ -131,6 +133,7 @@ func New(cfg Config, st store.Store, dir string, caller func(*http.Request) stri
 	s := &Service{cfg: cfg, store: st, blobs: chunks{st}, log: log, caller: caller, replica: rand.Text(),
 		wake: make(chan struct{}, 1), stopping: make(chan struct{}), tasks: make(chan struct{}, cfg.Parallel), batches: make(chan struct{}, maxBatches),
 		lines: make(chan struct{}, cfg.Parallel), running: map[string]*holding{}, hooks: make(chan struct{}, maxHooks),
+		outcomes: make(chan *outcome, maxOutcomes), early: map[string]time.Time{},
 		quota: newQuota(cfg.MaxJobs, st), metrics: newMetrics()}
 	var err error
 	if s.sender, err = newSender(cfg); err != nil {
@@ -152,6 +155,7 @@ func (s *Service) Run(ctx context.Context, chain Chain) error {
 	s.chain = chain
 	defer s.wg.Wait()
 	defer close(s.stopping)
+	s.wg.Go(func() { s.writeOutcomes(ctx) })
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {

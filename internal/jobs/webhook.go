@@ -88,7 +88,6 @@ func (t *task) hookKey() string { return todoHook + t.Todo[strings.LastIndexByte
 // owe puts the reminder that the end is to be told in the place of the one that
 // there is work. At any instant there is one of the two.
 func (s *Service) owe(ctx context.Context, t *task) error {
-	defer s.nudge()
 	remind, err := json.Marshal(reminder{t.key()})
 	if err != nil {
 		return err
@@ -96,7 +95,11 @@ func (s *Service) owe(ctx context.Context, t *task) error {
 	if err := s.store.Create(ctx, t.hookKey(), remind, 0); err != nil && !errors.Is(err, store.ErrConflict) {
 		return err
 	}
-	return s.store.Delete(ctx, t.Todo, "")
+	if err := s.store.Delete(ctx, t.Todo, ""); err != nil {
+		return err
+	}
+	s.nudge()
+	return nil
 }
 
 // claimHook takes the lease of the delivery; see claim.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json/v2"
 	"errors"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -34,9 +35,11 @@ const page = 100
 
 // look claims what can be claimed, until nothing is left or nothing is free.
 func (s *Service) look(ctx context.Context) {
+	now := time.Now()
+	maps.DeleteFunc(s.early, func(_ string, then time.Time) bool { return !now.Before(then) })
 	s.lookAt(ctx, todoBatch, func() bool { return len(s.batches) < cap(s.batches) })
-	s.lookAt(ctx, todoHook, func() bool { return len(s.hooks) < cap(s.hooks) })
 	s.lookAt(ctx, todoTask, func() bool { return len(s.tasks) < cap(s.tasks) })
+	s.lookAt(ctx, todoHook, func() bool { return len(s.hooks) < cap(s.hooks) })
 }
 
 // lookAt follows the reminders of a folder for as long as there is room for one.
@@ -66,6 +69,9 @@ func (s *Service) lookAt(ctx context.Context, folder string, room func() bool) {
 
 // consider follows one reminder.
 func (s *Service) consider(ctx context.Context, todo string) error {
+	if _, early := s.early[todo]; early {
+		return nil
+	}
 	it, err := s.store.Get(ctx, todo)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil
@@ -90,6 +96,10 @@ func (s *Service) consider(ctx context.Context, todo string) error {
 	case err != nil:
 		return err
 	case hook && t.owes():
+		if then := t.Job.Webhook.NotBefore; time.Now().Before(then) {
+			s.early[todo] = then
+			return nil
+		}
 		return s.startDelivery(ctx, r.Task)
 	case !hook && t.Todo == todo && t.owes(): // its process ended before it could
 		return s.owe(ctx, t)
