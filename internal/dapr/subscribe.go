@@ -21,8 +21,9 @@ const (
 // closeTimeout is how long the sidecar may take to end a stream.
 const closeTimeout = 2 * time.Second
 
-// crossing is how long an answer may be on its way to the sidecar.
-const crossing = time.Second
+// crossing is how long an answer may be on its way to the sidecar. Longer, and
+// whoever publishes an id again would have streams opened anew.
+const crossing = 100 * time.Millisecond
 
 // subscribe keeps one subscription to the topic of requests until ctx ends. A
 // stream that breaks is opened again, for as long as it takes: the SDK's own

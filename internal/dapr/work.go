@@ -36,8 +36,9 @@ const (
 var errLeft = errors.New("the program stops")
 
 // handle works on one event and says what to tell the sidecar. ok is false for
-// an event that must stay unanswered so that it comes again: RETRY without a
-// policy of the component loses it (dapr/components-contrib#4174).
+// an event that must stay unanswered so that it comes again: told to RETRY, the
+// sidecar does so as often as its policy says, and then takes the event for done
+// (dapr/components-contrib#4174).
 //
 // ctx ends the work; stopping says that no new attempt is worth while.
 func (s *Sidecar) handle(ctx, stopping context.Context, e *pb.TopicEventRequest) (outcome pb.TopicEventResponse_TopicEventResponseStatus, ok bool) {

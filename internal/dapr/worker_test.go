@@ -196,7 +196,7 @@ func TestDuplicatesFreeTheirPlaces(t *testing.T) {
 // An answer that crosses with another delivery of its event frees one of the
 // two, like an answer to both. A repetition long after is only that.
 func TestAnswersThatCross(t *testing.T) {
-	for after, anew := range map[time.Duration]bool{0: true, crossing: true, 2*crossing + 1: false} {
+	for after, anew := range map[time.Duration]bool{0: true, crossing: true, 2 * crossing: true, 2*crossing + 1: false} {
 		synctest.Test(t, func(t *testing.T) {
 			sub := &subscription{inFlight: map[string]*flight{}, idle: make(chan struct{})}
 			work := func(id string) {
