@@ -95,6 +95,18 @@ func (s *Service) drop(ctx context.Context, c content) {
 	}
 }
 
+// notTaken says that a write certainly did not take place, so that nothing refers
+// to what was put for it. After any other error something may: it goes with its
+// time.
+func notTaken(err error) bool {
+	for _, e := range []error{store.ErrConflict, store.ErrFull, store.ErrTooLarge, store.ErrBadKey} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
 // folder keeps contents as files, named by when their time is over.
 type folder struct{ dir string }
 

@@ -125,10 +125,11 @@ func (s *Service) upload(w http.ResponseWriter, r *http.Request) (*file, error) 
 		}
 	}
 	f, err := u.file(s.caller(r), s.cfg.FileTTL)
-	if err == nil {
-		err = s.saveFile(r.Context(), f)
-	}
 	if err != nil {
+		discard()
+		return nil, err
+	}
+	if err = s.saveFile(r.Context(), f); notTaken(err) {
 		discard()
 	}
 	return f, err
@@ -373,7 +374,7 @@ func (s *Service) newOutput(ctx context.Context) (blobWriter, error) {
 }
 
 // publish makes a written content a file of the batch. Whoever writes it second
-// drops its own.
+// drops its own. What the store may have taken stays: the file may refer to it.
 func (s *Service) publish(ctx context.Context, t *task, id, name string, w blobWriter) error {
 	r, err := w.commit()
 	if err != nil {
@@ -381,7 +382,7 @@ func (s *Service) publish(ctx context.Context, t *task, id, name string, w blobW
 	}
 	now := time.Now()
 	err = s.saveFile(ctx, &file{ID: id, Owner: t.Owner, Name: name, Purpose: "batch_output", Created: now, Expires: now.Add(s.cfg.FileTTL), Content: r})
-	if err != nil {
+	if notTaken(err) {
 		s.drop(ctx, content{Ref: &r})
 	}
 	if errors.Is(err, store.ErrConflict) {

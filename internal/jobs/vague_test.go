@@ -1,0 +1,93 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"infer/internal/store"
+)
+
+// errVague is what a store says that was cut off from its client.
+var errVague = errors.New("the store did not answer")
+
+// vague is a store that takes the first write that of matches, and says that it
+// did not answer.
+type vague struct {
+	store.Store
+	of   func(op, key, value string) bool
+	said atomic.Bool
+}
+
+// writes matches an operation on the keys with a prefix, and a part of the value.
+func writes(op, prefix, part string) func(op, key, value string) bool {
+	return func(o, key, value string) bool {
+		return o == op && strings.HasPrefix(key, prefix) && strings.Contains(value, part)
+	}
+}
+
+func (v *vague) say(op, key string, value []byte, err error) error {
+	if err == nil && v.of(op, key, string(value)) && v.said.CompareAndSwap(false, true) {
+		return errVague
+	}
+	return err
+}
+
+func (v *vague) Create(ctx context.Context, key string, value []byte, ttl time.Duration) error {
+	return v.say("create", key, value, v.Store.Create(ctx, key, value, ttl))
+}
+
+func (v *vague) Swap(ctx context.Context, key, rev string, value []byte, ttl time.Duration) error {
+	return v.say("swap", key, value, v.Store.Swap(ctx, key, rev, value, ttl))
+}
+
+// over runs a test on one replica whose store is vague about one write.
+func over(t *testing.T, of func(op, key, value string) bool, test func(t *testing.T, r *replica, e *engine)) {
+	synctest.Test(t, func(t *testing.T) {
+		e, st := newEngine(), &vague{Store: store.NewMemory(1 << 26), of: of}
+		r := newReplica(t, st, "", e.chain)
+		defer r.end()
+		test(t, r, e)
+		if !st.said.Load() {
+			t.Error("the store took nothing that it was vague about: the test does not test")
+		}
+	})
+}
+
+// long lets the engine answer with what does not stand in a value.
+func (e *engine) long() {
+	e.reply = func(w http.ResponseWriter, prompt string) bool {
+		writeJSON(w, http.StatusOK, map[string]string{"text": strings.Repeat("x", inlineBytes), "prompt": prompt})
+		return true
+	}
+}
+
+// A file whose write took place without an answer has its content.
+func TestFileOverAVagueWrite(t *testing.T) {
+	t.Run("output", func(t *testing.T) {
+		over(t, writes("create", "file/", "batch_output"), func(t *testing.T, r *replica, e *engine) {
+			o := r.until("/v1/batches/"+r.batchOf(requests(3), "24h"), ended3)
+			if lines := r.content(o, "output_file_id"); o["status"] != "completed" || len(lines) != 3 || e.runs("p0") != 1 {
+				t.Errorf("%v with lines %q after %d runs", o, lines, e.runs("p0"))
+			}
+		})
+	})
+	t.Run("upload", func(t *testing.T) {
+		over(t, writes("create", "file/", ""), func(t *testing.T, r *replica, e *engine) {
+			if status, text := r.upload("batch", requests(1)); status != 503 {
+				t.Fatalf("upload: %d %s", status, text)
+			}
+			for _, f := range r.must("GET", "/v1/files", "")["data"].([]any) {
+				id := f.(map[string]any)["id"].(string)
+				if status, text := r.do("GET", "/v1/files/"+id+"/content", ""); text != requests(1) {
+					t.Errorf("its content: %d %s", status, text)
+				}
+			}
+		})
+	})
+}
