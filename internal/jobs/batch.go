@@ -231,12 +231,9 @@ func (s *Service) runLine(ctx context.Context, h *holding, t *task, number int, 
 	}
 	r := lineResult{CustomID: l.CustomID, Status: a.status, RequestID: a.requestID}
 	for pause := persistPause; ; pause = min(2*pause, 5*time.Second) {
-		err := s.storeLine(ctx, t, number, &r, a.body)
-		if errors.Is(err, store.ErrConflict) {
-			r, err = s.lineResult(ctx, t.ID, number)
-		}
+		stored, err := s.storeLine(ctx, t, number, &r, a.body)
 		if err == nil {
-			h.counts.add(r)
+			h.counts.add(stored)
 			return nil
 		}
 		s.log.Warn("line's result cannot be stored, trying again", "batch", t.ID, "line", number, "err", err)
@@ -268,19 +265,28 @@ func (s *Service) moved(ctx context.Context, h *holding, t *task) (bool, error) 
 	return true, err
 }
 
-func (s *Service) storeLine(ctx context.Context, t *task, number int, r *lineResult, body []byte) (err error) {
+// storeLine makes r the result of a line and returns the one that it has. A long
+// body is put once for all tries: one of them may have been taken, whatever the
+// store said, and refers to it.
+func (s *Service) storeLine(ctx context.Context, t *task, number int, r *lineResult, body []byte) (stored lineResult, err error) {
 	ttl := s.cfg.FileTTL + max(time.Until(t.Deadline), 0)
-	if r.Body, err = s.put(ctx, body, ttl); err != nil {
-		return err
+	if r.Body.Ref == nil {
+		if r.Body, err = s.put(ctx, body, ttl); err != nil {
+			return stored, err
+		}
 	}
 	b, err := json.Marshal(r)
-	if err == nil {
-		err = s.store.Create(ctx, lineKey(t.ID, number), b, ttl)
-	}
 	if err != nil {
+		return stored, err
+	}
+	if err = s.store.Create(ctx, lineKey(t.ID, number), b, ttl); !errors.Is(err, store.ErrConflict) {
+		return *r, err
+	}
+	stored, err = s.lineResult(ctx, t.ID, number)
+	if err == nil && !stored.Body.is(r.Body) {
 		s.drop(ctx, r.Body)
 	}
-	return err
+	return stored, err
 }
 
 // finalize writes the files and ends the batch. cause says why lines may have
@@ -395,7 +401,12 @@ func (s *Service) told(ctx context.Context, t *task, number int, text []byte, le
 		return res, err
 	}
 	body, err := s.get(ctx, r.Body)
-	if err != nil {
+	switch {
+	case errors.Is(err, store.ErrNotFound): // of this line alone: the input is there
+		s.log.Error("answer of a line is lost", "batch", t.ID, "line", number, "err", err)
+		res.CustomID, res.Error = r.CustomID, &lineError{"answer_lost", "The answer to this request is no longer there; send the request again."}
+		return res, nil
+	case err != nil:
 		return res, err
 	}
 	res.CustomID, res.Response = r.CustomID, &lineResponse{r.Status, r.RequestID, asJSON(body)}

@@ -52,6 +52,9 @@ type content struct {
 	Ref    *ref   `json:"ref,omitzero"`
 }
 
+// is says that both stand beside their values, and are one.
+func (c content) is(d content) bool { return c.Ref != nil && d.Ref != nil && c.Ref.ID == d.Ref.ID }
+
 // put keeps b for at least ttl.
 func (s *Service) put(ctx context.Context, b []byte, ttl time.Duration) (content, error) {
 	if len(b) <= inlineBytes {

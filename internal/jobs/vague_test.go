@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -90,4 +91,64 @@ func TestFileOverAVagueWrite(t *testing.T) {
 			}
 		})
 	})
+}
+
+// A line whose result was stored without an answer has its answer, put once.
+func TestLineOverAVagueWrite(t *testing.T) {
+	over(t, writes("create", "line/", ""), func(t *testing.T, r *replica, e *engine) {
+		e.long()
+		o := r.until("/v1/batches/"+r.batchOf(requests(3), "24h"), ended3)
+		if o["status"] != "completed" || count(o, "completed") != 3 || e.runs("p0")+e.runs("p1")+e.runs("p2") != 3 {
+			t.Fatalf("ended as %v", o)
+		}
+		for i, line := range r.content(o, "output_file_id") {
+			if !strings.Contains(line, fmt.Sprintf(`"prompt":"p%d"`, i)) {
+				t.Errorf("line %d is %.200s", i, line)
+			}
+		}
+		synctest.Wait() // the results are removed behind the last word
+		owners := map[string]bool{}
+		keys, err := r.s.store.List(t.Context(), "blob/", "", page)
+		for _, key := range keys {
+			owners[strings.Split(key, "/")[1]] = true
+		}
+		if err != nil || len(owners) != 2 { // the input and the output
+			t.Errorf("left are %q, %v", keys, err)
+		}
+	})
+}
+
+// A line whose answer is gone costs the batch no other.
+func TestLineWithoutItsAnswer(t *testing.T) {
+	alone(t, func(t *testing.T, r *replica, e *engine) {
+		e.long()
+		e.before = func(prompt string) {
+			if prompt != "p4" { // the last, which begins when another has ended
+				return
+			}
+			for number := range 5 {
+				if l, err := r.s.lineResult(t.Context(), r.batch(), number); err == nil {
+					r.s.drop(t.Context(), l.Body)
+					return
+				}
+			}
+			t.Error("no line has ended")
+		}
+		o := r.until("/v1/batches/"+r.batchOf(requests(5), "24h"), ended3)
+		good, bad := r.content(o, "output_file_id"), r.content(o, "error_file_id")
+		if o["status"] != "completed" || len(good) != 4 || len(bad) != 1 || !strings.Contains(bad[0], `"response":null,"error":{"code":"answer_lost"`) {
+			t.Errorf("%v with %d lines and errors %q", o, len(good), bad)
+		}
+	})
+}
+
+// batch is the id of the only batch.
+func (r *replica) batch() string {
+	prefix := taskKey(kindBatch, "", "")
+	keys, err := r.s.store.List(r.t.Context(), prefix, "", 2)
+	if err != nil || len(keys) != 1 {
+		r.t.Errorf("batches %q, %v", keys, err)
+		return ""
+	}
+	return strings.TrimPrefix(keys[0], prefix)
 }
