@@ -68,6 +68,7 @@ var (
 	errLost  = errors.New("the lease was lost")
 	errEnded = errors.New("the task has ended")
 	errEarly = errors.New("the task waits until it may run again")
+	errShape = errors.New("the task cannot be written as JSON")
 )
 
 func (t *task) key() string { return taskKey(t.Kind, t.Owner, t.ID) }
@@ -177,7 +178,7 @@ func (s *Service) update(ctx context.Context, key string, change func(*task) err
 		}
 		b, err := json.Marshal(t)
 		if err != nil {
-			return nil, fmt.Errorf("write task %s: %w", key, err)
+			return nil, fmt.Errorf("write task %s: %w: %w", key, errShape, err)
 		}
 		switch err := s.store.Swap(ctx, key, rev, b, t.ttl()); {
 		case errors.Is(err, store.ErrConflict):
@@ -207,7 +208,7 @@ func (s *Service) persist(ctx context.Context, key string, change func(*task) er
 
 // final says that trying again cannot help.
 func final(err error) bool {
-	for _, e := range []error{errHeld, errLost, errEnded, errEarly, store.ErrNotFound, store.ErrTooLarge, store.ErrBadKey} {
+	for _, e := range []error{errHeld, errLost, errEnded, errEarly, errShape, store.ErrNotFound, store.ErrTooLarge, store.ErrBadKey} {
 		if errors.Is(err, e) {
 			return true
 		}

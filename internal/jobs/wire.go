@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"infer/internal/openai"
 	"infer/internal/store"
@@ -64,11 +65,13 @@ func conflict(code, message string) *openai.Error {
 	return &openai.Error{Status: http.StatusConflict, Type: openai.TypeInvalidRequest, Code: code, Message: message}
 }
 
+// clip is what is repeated of a client's text: no more than that, and always
+// UTF-8, which JSON has to be.
 func clip(s string) string {
 	if len(s) > 64 {
-		return s[:64] + "…"
+		s = s[:64] + "…"
 	}
-	return s
+	return strings.ToValidUTF8(s, "")
 }
 
 // writeJSON answers with v, which always marshals.
