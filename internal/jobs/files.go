@@ -97,6 +97,8 @@ type upload struct {
 // upload reads the form in whatever order its parts come, and the file's part
 // without holding it in memory.
 func (s *Service) upload(w http.ResponseWriter, r *http.Request) (*file, error) {
+	// Before the form takes hold of it.
+	r.Body = http.MaxBytesReader(w, &patient{r.Body, http.NewResponseController(w)}, maxFileBytes+1<<20)
 	form, err := r.MultipartReader()
 	if err != nil {
 		return nil, &openai.Error{Status: http.StatusUnsupportedMediaType, Type: openai.TypeInvalidRequest, Code: openai.CodeMediaType,
@@ -108,7 +110,6 @@ func (s *Service) upload(w http.ResponseWriter, r *http.Request) (*file, error) 
 			s.drop(context.WithoutCancel(r.Context()), content{Ref: u.content})
 		}
 	}
-	r.Body = http.MaxBytesReader(w, &patient{r.Body, http.NewResponseController(w)}, maxFileBytes+1<<20)
 	for {
 		part, err := form.NextPart()
 		if err == io.EOF {
