@@ -258,7 +258,7 @@ func (u *upload) file(owner string, ttl time.Duration) (*file, error) {
 	}
 	if u.seconds != "" {
 		seconds, err := strconv.Atoi(u.seconds)
-		if err != nil || seconds < 3600 || time.Duration(seconds)*time.Second > ttl {
+		if err != nil || seconds < 3600 || seconds > int(ttl.Seconds()) { // more than a Duration can hold, too
 			return nil, openai.Invalid("expires_after.seconds", openai.CodeInvalidValue,
 				"expires_after.seconds must be from 3600 to %d, as long as this server keeps files", int(ttl.Seconds()))
 		}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"mime/multipart"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -48,5 +49,21 @@ func TestUploadIsBounded(t *testing.T) {
 	}
 	if w.set < 2 {
 		t.Errorf("the time of the upload was set %d times", w.set)
+	}
+}
+
+func TestFileExpiry(t *testing.T) {
+	for seconds, want := range map[string]time.Duration{
+		"": 48 * time.Hour, "3600": time.Hour, "172800": 48 * time.Hour,
+		"3599": 0, "172801": 0, "10000000000": 0, "99999999999999999999": 0, "1.5": 0,
+	} {
+		u := upload{purpose: "batch", seconds: seconds, content: &ref{Bytes: 1}}
+		f, err := u.file("", 48*time.Hour)
+		switch {
+		case want == 0 && (err == nil || !strings.Contains(err.Error(), "from 3600 to 172800")):
+			t.Errorf("%q: %v", seconds, err)
+		case want > 0 && (err != nil || f.Expires.Sub(f.Created) != want):
+			t.Errorf("%q: %+v, %v; want %v", seconds, f, err, want)
+		}
 	}
 }
