@@ -5,10 +5,12 @@ import (
 	"context"
 	"encoding/json/jsontext"
 	"encoding/json/v2"
+	"errors"
 	"net/http"
 	"strings"
 	"time"
 
+	"infer/internal/store"
 	"infer/internal/translate"
 )
 
@@ -21,22 +23,32 @@ const (
 // runResponse asks for a background response until it has ended.
 func (s *Service) runResponse(ctx context.Context, h *holding, t *task) {
 	defer h.keepLease(ctx, t.Until)()
-	ctx, cancel := context.WithDeadlineCause(ctx, t.Deadline, errExpired)
-	defer cancel()
-	l, err := s.openLog(ctx, t, h.holder)
+	l, err := s.openLog(ctx, t, h.holder) // also of one whose time was up before it ran, to write its end
 	if err != nil {
 		s.log.Warn("response's log cannot be read, trying again", "key", h.key, "err", err)
-		s.release(ctx, h, 5*time.Second, func(*task) {})
+		if ctx.Err() != nil {
+			s.stopped(ctx, h)
+		} else {
+			s.release(ctx, h, 5*time.Second, func(*task) {})
+		}
 		return
 	}
 	if l.end != nil { // whoever wrote it could not say so
 		s.settle(ctx, h, t, l.end)
 		return
 	}
+	ctx, cancel := context.WithDeadlineCause(ctx, t.Deadline, errExpired)
+	defer cancel()
 	body, err := s.get(ctx, t.Response.Body)
 	if err != nil {
 		s.log.Error("response's body cannot be read", "key", h.key, "err", err)
-		s.failResponse(ctx, h, t, l, "the request of the response is no longer there; send it again")
+		switch {
+		case s.responseOver(ctx, h, t, l):
+		case errors.Is(err, store.ErrNotFound):
+			s.failResponse(ctx, h, t, l, "the request of the response is no longer there; send it again")
+		default: // the store may be back soon
+			s.release(ctx, h, 5*time.Second, func(*task) {})
+		}
 		return
 	}
 	w := &logWriter{ctx: ctx, lock: make(chan struct{}, 1), l: l, next: l.next, recorder: recorder{header: http.Header{}}}
@@ -53,10 +65,7 @@ func (s *Service) concludeResponse(ctx context.Context, h *holding, t *task, w *
 	}
 	bad := a.broken() || w.failed
 	switch {
-	case context.Cause(ctx) == errExpired:
-		s.failResponse(ctx, h, t, w.l, "the response did not end within its time; raise --job-deadline or add replicas")
-	case ctx.Err() != nil:
-		s.stopped(ctx, h)
+	case s.responseOver(ctx, h, t, w.l):
 	case w.err != nil: // an older run wrote into the log: the next one begins after that
 		s.log.Info("response begins anew", "key", h.key, "cause", w.err.Error())
 		s.release(ctx, h, time.Second, func(*task) {})
@@ -69,6 +78,20 @@ func (s *Service) concludeResponse(ctx context.Context, h *holding, t *task, w *
 	default:
 		s.failResponse(ctx, h, t, w.l, messageOf(a.body))
 	}
+}
+
+// responseOver ends the run of a response whose time is up, or whose process
+// stops.
+func (s *Service) responseOver(ctx context.Context, h *holding, t *task, l *responseLog) bool {
+	switch {
+	case context.Cause(ctx) == errExpired:
+		s.failResponse(ctx, h, t, l, "the response did not end within its time; raise --job-deadline or add replicas")
+	case ctx.Err() != nil:
+		s.stopped(ctx, h)
+	default:
+		return false
+	}
+	return true
 }
 
 // messageOf is what an error's body says.
