@@ -117,8 +117,8 @@ func (s *Service) advance(base, ctx context.Context, h *holding, t *task) error 
 	if t.Batch.Status == cancelling {
 		h.cancel(errCancelled)
 	}
-	if t.Attempts > maxAttempts {
-		switch moved, err := s.moved(ctx, h, t); {
+	if t.Attempts > maxAttempts && ctx.Err() == nil { // else no line of it runs any more
+		switch moved, err := s.moved(base, h, t); {
 		case err != nil:
 			return err
 		case !moved:
@@ -172,6 +172,9 @@ func (s *Service) validate(ctx context.Context, h *holding, t *task) (*task, err
 // runLines runs what has no result yet. It returns when nothing of it is in
 // flight any more.
 func (s *Service) runLines(ctx context.Context, h *holding, t *task) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	in, err := s.blobs.open(ctx, t.Batch.Content)

@@ -205,3 +205,39 @@ func TestBatchIsCancelledFromElsewhere(t *testing.T) {
 		}
 	})
 }
+
+// A batch whose process has ended too often can be cancelled, and runs out of
+// time, all the same.
+func TestBatchOfDyingProcessesEnds(t *testing.T) {
+	for _, want := range []string{"cancelled", "expired"} {
+		t.Run(want, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				st, e := prompt{store.NewMemory(1 << 26)}, newEngine()
+				e.took = func() time.Duration { return time.Hour }
+				r := newReplica(t, st, "", e.chain)
+				id := r.batchOf(requests(3), "1h")
+				<-time.After(time.Minute)
+				r.end()
+				if _, err := r.s.update(t.Context(), taskKey(kindBatch, "", id), func(t *task) error {
+					t.Attempts = maxAttempts
+					if want == expired {
+						t.Deadline = time.Now()
+					}
+					return nil
+				}); err != nil {
+					t.Fatal(err)
+				}
+				if want == cancelled {
+					r.must("POST", "/v1/batches/"+id+"/cancel", "")
+				}
+				ran := e.runs("p0")
+				r = newReplica(t, st, "", e.chain)
+				defer r.end()
+				<-time.After(time.Minute)
+				if o := r.must("GET", "/v1/batches/"+id, ""); o["status"] != want || len(r.content(o, "error_file_id")) != 3 || e.runs("p0") != ran {
+					t.Errorf("after %d runs, before %d: %v", e.runs("p0"), ran, o)
+				}
+			})
+		})
+	}
+}
