@@ -61,6 +61,8 @@ type requestCounts struct {
 const (
 	minWindow = time.Minute
 	maxWindow = 7 * 24 * time.Hour
+
+	maxWindowBytes = 32 // leading zeros would have no end
 )
 
 func (s *Service) batchObject(t *task) batchObject {
@@ -99,10 +101,10 @@ func parseBatch(body []byte) (req batchRequest, window time.Duration, e *openai.
 	case !slices.Contains(routes(), req.Endpoint):
 		e = openai.Invalid("endpoint", openai.CodeInvalidValue, "endpoint must be one of /v1/chat/completions, /v1/completions, "+
 			"/v1/responses, /v1/messages, /v1/embeddings, /v1/rerank, /v1/score and /classify")
-	case err != nil || window < minWindow || window > maxWindow:
+	case err != nil || window < minWindow || window > maxWindow || len(req.Window) > maxWindowBytes:
 		e = openai.Invalid("completion_window", openai.CodeInvalidValue, "completion_window must be from 1m to 168h, such as 24h")
-	case len(req.Metadata) > 16:
-		e = openai.Invalid("metadata", openai.CodeInvalidValue, "metadata may have 16 members at most")
+	default:
+		e = checkMetadata(req.Metadata)
 	}
 	return req, window, e
 }

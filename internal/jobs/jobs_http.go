@@ -85,8 +85,9 @@ func parseJob(body []byte) (jobRequest, *openai.Error) {
 		return j, openai.Invalid("url", openai.CodeMissingField, "url is required: the path that answers, such as /v1/chat/completions")
 	case len(j.Body) == 0:
 		return j, openai.Invalid("body", openai.CodeMissingField, "body is required: what would be sent to url")
-	case len(j.Metadata) > 16:
-		return j, openai.Invalid("metadata", openai.CodeInvalidValue, "metadata may have 16 members at most")
+	}
+	if e := checkMetadata(j.Metadata); e != nil {
+		return j, e
 	}
 	return j, checkBody(j.URL, "body", j.Body)
 }

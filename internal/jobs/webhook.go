@@ -52,6 +52,8 @@ const (
 	hookMost    = 30 * time.Minute // longest pause
 	hookFor     = 12 * time.Hour   // after the job ended, a delivery is given up
 	maxHooks    = 16               // deliveries of one replica at once
+
+	maxHookBytes = 2048 // of an address
 )
 
 // States of a hook.
@@ -170,6 +172,9 @@ func (s *Service) webhook(asked *webhookRequest) (*hook, *openai.Error) {
 		return nil, nil
 	case asked.URL == "":
 		return nil, openai.Invalid(param, openai.CodeMissingField, "webhook.url is required: the address that is told when the job has ended")
+	}
+	if len(asked.URL) > maxHookBytes {
+		return nil, openai.Invalid(param, openai.CodeInvalidValue, "webhook.url is longer than %d bytes", maxHookBytes)
 	}
 	if _, why := s.sender.judge(asked.URL); why != "" {
 		return nil, openai.Invalid(param, openai.CodeWebhook, "%s %s", param, why)

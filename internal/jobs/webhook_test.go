@@ -346,6 +346,7 @@ func TestWebhooksThatAreRefused(t *testing.T) {
 		{with, `{"url":"http://169.254.169.254/metadata"}`, "webhook.url", openai.CodeWebhook, "is not at one of the hosts"},
 		{with, `{"url":"ftp://` + at.String() + `"}`, "webhook.url", openai.CodeWebhook, "is not at one of the hosts"},
 		{with, `{}`, "webhook.url", openai.CodeMissingField, "webhook.url is required"},
+		{with, `{"url":"` + v.srv.URL + "/" + strings.Repeat("x", maxHookBytes) + `"}`, "webhook.url", openai.CodeInvalidValue, "webhook.url is longer than 2048 bytes"},
 		{with, `{"url":5}`, "webhook.url", openai.CodeInvalidValue, "webhook.url has the wrong type"},
 		{with, `{"url":"` + v.srv.URL + `","secret":"x"}`, "webhook.secret", openai.CodeUnsupported, "webhook.secret is not supported"},
 	} {
