@@ -67,18 +67,38 @@ func (a *Account) Spend(tokens int) (done func(used int), err *Exceeded) { retur
 // of the minute.
 func (a *Account) Resume(tokens int) (done func(used int), err *Exceeded) { return a.spend(0, tokens) }
 
+// Ready says which limit is in the way of another request, however small it is,
+// and spends nothing. counted is for what Resume would be asked.
+func (a *Account) Ready(counted bool) *Exceeded {
+	requests := 1.0
+	if counted {
+		requests = 0
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.lacks(requests, 0, time.Now())
+}
+
+// lacks says which limit is in the way. a.mu is held.
+func (a *Account) lacks(requests float64, tokens int, now time.Time) *Exceeded {
+	if bound := a.limits.Concurrency; bound > 0 && a.open >= bound {
+		return &Exceeded{Limit: "requests at once", Bound: bound}
+	}
+	if wait, _ := a.requests.lacks(requests, now); wait > 0 && requests > 0 {
+		return &Exceeded{Limit: "requests a minute", Bound: a.limits.RequestsPerMinute, Wait: wait}
+	}
+	if wait, never := a.tokens.lacks(float64(tokens), now); wait > 0 || never {
+		return &Exceeded{Limit: "tokens a minute", Bound: a.limits.TokensPerMinute, Wait: wait, Never: never}
+	}
+	return nil
+}
+
 func (a *Account) spend(requests float64, tokens int) (done func(used int), err *Exceeded) {
 	now := time.Now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if bound := a.limits.Concurrency; bound > 0 && a.open >= bound {
-		return nil, &Exceeded{Limit: "requests at once", Bound: bound}
-	}
-	if wait, _ := a.requests.lacks(requests, now); wait > 0 && requests > 0 {
-		return nil, &Exceeded{Limit: "requests a minute", Bound: a.limits.RequestsPerMinute, Wait: wait}
-	}
-	if wait, never := a.tokens.lacks(float64(tokens), now); wait > 0 || never {
-		return nil, &Exceeded{Limit: "tokens a minute", Bound: a.limits.TokensPerMinute, Wait: wait, Never: never}
+	if err := a.lacks(requests, tokens, now); err != nil {
+		return nil, err
 	}
 	a.open++
 	a.requests.take(requests, now)

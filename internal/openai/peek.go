@@ -97,6 +97,10 @@ func Peek(body []byte) (Request, *Error) {
 	return req, wrong
 }
 
+// maxCount bounds what a request says of itself, so that no product of two such
+// numbers overflows. It is more than any engine grants.
+const maxCount = 1 << 30
+
 // take reads one member of the body. Numbers of the wrong type are left to
 // those who bound or use them.
 func (r *Request) take(name string, v Value) *Error {
@@ -115,10 +119,10 @@ func (r *Request) take(name string, v Value) *Error {
 		}
 	case "n", "best_of":
 		n, _ := v.Whole()
-		r.N = max(r.N, n)
+		r.N = max(r.N, min(n, maxCount))
 	case "max_tokens", "max_completion_tokens", "max_output_tokens":
 		n, _ := v.Whole()
-		r.MaxTokens = max(r.MaxTokens, n)
+		r.MaxTokens = max(r.MaxTokens, min(n, maxCount))
 	default:
 		tokens, texts := estimate(name, v)
 		r.PromptTokens += tokens

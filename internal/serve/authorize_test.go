@@ -201,6 +201,53 @@ func TestLimitsOfAKey(t *testing.T) {
 	f.wantMetrics(t, `infer_rejected_total{reason="rate_limit"} 3`)
 }
 
+// A request cannot give tokens back: numbers whose product overflows are large.
+func TestLimitsAreNotRefilled(t *testing.T) {
+	f, asked := withKeys(t, "t:"+benKey+"::tpm=1000")
+	for _, body := range []string{
+		`{"model":"small","prompt":"x","n":2,"max_tokens":4611686018427387904}`,
+		`{"model":"small","prompt":"x","best_of":4096,"max_completion_tokens":9007199254740992}`,
+	} {
+		if w := f.do("POST", "/tokenize", body, "Authorization", "Bearer "+benKey); w.Code != 413 || w.Header().Get("X-Ratelimit-Remaining-Tokens") != "1000" {
+			t.Errorf("%s: %d %s %v", body, w.Code, w.Body, w.Header())
+		}
+	}
+	if asked.Load() > 0 {
+		t.Error("the engine was asked")
+	}
+}
+
+// Nothing is fetched for who may not ask.
+func TestNothingIsFetchedForNothing(t *testing.T) {
+	d, err := caller.Open(caller.Config{Keys: "m:" + promKey + "::models=other\nr:" + annKey + "::rpm=1"}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var fetched atomic.Int32
+	pictures := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { fetched.Add(1) }))
+	defer pictures.Close()
+	cfg := config()
+	cfg.Callers = &Callers{Keys: d}
+	cfg.Policy.MediaHosts, cfg.Policy.MediaNetworks = []string{pictures.URL}, []string{"127.0.0.0/8"}
+	f := newFixture(t, cfg, ready(1), say)
+	f.fake.media = true
+	body := `{"model":"small","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"` + pictures.URL + `/a.png"}}]}]}`
+	for _, tt := range []struct {
+		key, body string
+		status    int
+		fetched   int32
+	}{
+		{promKey, body, 403, 0},
+		{annKey, chat, 200, 0},
+		{annKey, body, 429, 0},
+	} {
+		w := f.do("POST", chatPath, tt.body, "Authorization", "Bearer "+tt.key)
+		if w.Code != tt.status || fetched.Load() != tt.fetched {
+			t.Errorf("%d, want %d, after %d fetches: %s", w.Code, tt.status, fetched.Load(), w.Body)
+		}
+	}
+}
+
 // While the engine does not know its models yet, a key gets no other model than
 // when it does: neither one that it names nor the one that is meant without.
 func TestModelsOfAKeyWhileTheEngineStarts(t *testing.T) {

@@ -25,6 +25,12 @@ func (s *Server) bodyLimit() (bytes int64, flag string) {
 // police holds a body to the policy and returns it, with the media that were
 // named by address put into it. It has answered when ok is false.
 func (s *Server) police(ctx context.Context, x *exchange, body []byte, req *openai.Request) (_ []byte, ok bool) {
+	if s.takesMedia() { // which may be fetched before the request is charged
+		if e := s.entitled(x, req); e != nil {
+			openai.WriteError(x, e)
+			return nil, false
+		}
+	}
 	limits := policy.Limits{TextBytes: s.cfg.MaxBodyBytes, TotalBytes: s.cfg.MaxMediaBodyBytes, Media: s.takesMedia()}
 	for _, m := range s.eng.Status().Models {
 		if m.ID == x.model {

@@ -19,11 +19,7 @@ func (s *Server) spend(x *exchange, req *openai.Request) (settle func(), e *open
 	if a == nil {
 		return func() {}, nil
 	}
-	model := x.model
-	if model == unknown { // the engine does not know its models yet; ask looks again
-		model = req.Model
-	}
-	if e := s.mayUse(x, model); e != nil {
+	if e := s.mayUse(x, meant(x, req)); e != nil {
 		return nil, e
 	}
 	spend := a.Spend
@@ -34,8 +30,7 @@ func (s *Server) spend(x *exchange, req *openai.Request) (settle func(), e *open
 	requests, tokens := a.Rates()
 	rateHeaders(x.Header(), requests, tokens, strings.HasPrefix(x.route, "/v1/messages"))
 	if over != nil {
-		s.metrics.rejected.WithLabelValues(reasonRate).Inc()
-		return nil, exceeded(x.Header(), over)
+		return nil, s.exceeded(x, over)
 	}
 	return func() { t := x.charge(); done(t.Prompt + t.Completion) }, nil
 }
@@ -51,7 +46,34 @@ func (s *Server) mayUse(x *exchange, model string) *openai.Error {
 		Message: "this key may not use the model; it may use " + strings.Join(x.limits.Models, ", ")}
 }
 
-func exceeded(h http.Header, over *caller.Exceeded) *openai.Error {
+// entitled refuses a request for whose sake nothing is to be fetched: its caller
+// may not use the model, or has a limit in the way. Nothing is charged.
+func (s *Server) entitled(x *exchange, req *openai.Request) *openai.Error {
+	if x.account == nil {
+		return nil
+	}
+	if e := s.mayUse(x, meant(x, req)); e != nil {
+		return e
+	}
+	if over := x.account.Ready(x.counted); over != nil {
+		requests, tokens := x.account.Rates()
+		rateHeaders(x.Header(), requests, tokens, strings.HasPrefix(x.route, "/v1/messages"))
+		return s.exceeded(x, over)
+	}
+	return nil
+}
+
+// meant is the model of a request, as far as it is known.
+func meant(x *exchange, req *openai.Request) string {
+	if x.model == unknown { // the engine does not know its models yet; ask looks again
+		return req.Model
+	}
+	return x.model
+}
+
+func (s *Server) exceeded(x *exchange, over *caller.Exceeded) *openai.Error {
+	s.metrics.rejected.WithLabelValues(reasonRate).Inc()
+	h := x.Header()
 	if over.Never { // no client shall try that again
 		return &openai.Error{Status: http.StatusRequestEntityTooLarge, Type: openai.TypeInvalidRequest, Code: openai.CodeTooLarge, Message: over.Error()}
 	}
