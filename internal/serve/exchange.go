@@ -111,11 +111,12 @@ func (x *exchange) Write(p []byte) (int, error) {
 }
 
 // await gives the client its time to read what comes now. Moving a deadline
-// costs more than writing a token, so that it is done once a second.
+// costs more than writing a token, so that it is done once a second, or four times
+// in the time that a client has.
 func (x *exchange) await() {
 	x.wrote = time.Since(x.start)
 	if x.setter != nil && x.wrote >= x.renew {
-		x.renew = x.wrote + time.Second
+		x.renew = x.wrote + min(time.Second, x.s.cfg.ClientStall/4)
 		_ = x.setter.SetWriteDeadline(x.start.Add(x.wrote + x.s.cfg.ClientStall)) // without deadlines nobody is slow
 	}
 }

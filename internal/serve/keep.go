@@ -10,17 +10,24 @@ import (
 // load balancers close connections after 60 s without a byte, some after 30.
 const silence = 15 * time.Second
 
+// silence is how long this server's streams say nothing. Over HTTP/2 a stream
+// whose write deadline passes is reset although nothing waits to be written, so
+// that something is written well before.
+func (s *Server) silence() time.Duration { return min(silence, s.cfg.ClientStall/3) }
+
 // keep watches over the silence of a stream that the client asked for, from
 // now on until the answer is over.
 func (rl *relay) keep() {
 	rl.keeper = time.AfterFunc(math.MaxInt64, rl.tick) // tick needs the assignment
-	rl.keeper.Reset(rl.x.s.cfg.CommitAfter)
+	rl.commit = time.Since(rl.x.start) + rl.x.s.cfg.CommitAfter
+	rl.keeper.Reset(min(rl.x.s.cfg.CommitAfter, rl.x.s.silence()))
 }
 
 // tick writes a comment when there was nothing else to write. Clients of all
 // four protocols skip comments, also before the first event; an event named
 // ping, which Anthropic has, would stand before message_start, where it may not.
 func (rl *relay) tick() {
+	silence := rl.x.s.silence()
 	if !rl.mu.TryLock() { // somebody writes, so this is no silence
 		rl.keeper.Reset(silence)
 		return
@@ -29,8 +36,12 @@ func (rl *relay) tick() {
 	if rl.closed || rl.done || rl.shape == shapeWhole || rl.shape == shapeRefusal { // the exchange may be left already
 		return
 	}
-	if quiet := rl.x.quiet(); rl.started && quiet < silence {
-		rl.keeper.Reset(silence - quiet)
+	wait := silence - rl.x.quiet()
+	if !rl.started {
+		wait = rl.commit - time.Since(rl.x.start)
+	}
+	if wait > 0 {
+		rl.keeper.Reset(min(wait, silence))
 		return
 	}
 	if rl.send([]byte(rl.x.s.comment())) == nil {

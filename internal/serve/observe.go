@@ -33,7 +33,9 @@ func (s *Server) observe(next http.Handler) http.Handler {
 			}
 			x.leave()
 			s.record(x, r)
-			if p != nil { // half an answer must not look whole
+			// Half an answer must not look whole, nor none like an empty one to a
+			// client that only has no more to send.
+			if _, own := workOf(r.Context()); p != nil || x.gone && !own {
 				panic(http.ErrAbortHandler)
 			}
 		}()

@@ -40,9 +40,10 @@ type relay struct {
 	x      *exchange
 	w      http.ResponseWriter // the exchange, or a translator's writer in front of it
 	flush  *http.ResponseController
-	header http.Header // the engine's own, so that a cut never races with it
-	keeper *time.Timer // of a stream's silence; nil when none was asked for
-	cost   *invoice    // between w and the client; nil when nobody wants one
+	header http.Header   // the engine's own, so that a cut never races with it
+	keeper *time.Timer   // of a stream's silence; nil when none was asked for
+	commit time.Duration // from the exchange's start, until a stream without an event begins with a comment
+	cost   *invoice      // between w and the client; nil when nobody wants one
 
 	mu      sync.Mutex
 	shape   shape
