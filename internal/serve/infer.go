@@ -202,7 +202,7 @@ func (s *Server) read(x *exchange, r *http.Request) ([]byte, *openai.Error) {
 		return nil, tooLarge
 	}
 	var buf bytes.Buffer
-	buf.Grow(int(min(max(r.ContentLength, 0), 1<<20)) + bytes.MinRead) // a claimed length is not a promise
+	buf.Grow(int(min(max(r.ContentLength, 0), 64<<10)) + bytes.MinRead) // a claimed length is not a promise
 	_, err := buf.ReadFrom(http.MaxBytesReader(x, r.Body, limit))
 	var tooBig *http.MaxBytesError
 	switch {
