@@ -93,6 +93,9 @@ func (e *Engine) tryReach(ctx context.Context, up *upstream) ([]engine.Model, er
 	case status != http.StatusOK:
 		return nil, fmt.Errorf("%w: GET /health: HTTP %d", errNotVLLM, status)
 	}
+	if err := e.rouse(ctx, up); err != nil {
+		return nil, err
+	}
 	return e.firstInference(ctx, up)
 }
 

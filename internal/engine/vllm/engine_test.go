@@ -133,6 +133,16 @@ func (r *rig) until(want func(engine.Status) bool) engine.Status {
 	}
 }
 
+// untilLog waits for a line of the log.
+func (r *rig) untilLog(want string) {
+	r.t.Helper()
+	for began := time.Now(); !strings.Contains(r.logs.String(), want); <-time.After(time.Millisecond) {
+		if time.Since(began) > time.Minute {
+			r.t.Fatalf("the log never says %q", want)
+		}
+	}
+}
+
 func phase(p engine.Phase) func(engine.Status) bool {
 	return func(st engine.Status) bool { return st.Phase == p }
 }

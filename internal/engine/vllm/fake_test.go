@@ -248,6 +248,9 @@ func (f *fakeAPI) routes(mux *http.ServeMux) {
 	}
 	mux.HandleFunc("POST /tokenize", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"tokens":[1,2]}`)) })
 	if os.Getenv("VLLM_SERVER_DEV_MODE") == "1" {
+		mux.HandleFunc("GET /is_sleeping", func(w http.ResponseWriter, _ *http.Request) {
+			fakeJSON(w, 200, fmt.Sprintf(`{"is_sleeping":%v}`, f.asleep.Load()))
+		})
 		mux.HandleFunc("POST /sleep", func(_ http.ResponseWriter, _ *http.Request) { f.asleep.Store(true) })
 		mux.HandleFunc("POST /wake_up", func(_ http.ResponseWriter, _ *http.Request) { f.asleep.Store(false) })
 	}

@@ -230,38 +230,6 @@ func TestStopIsInTime(t *testing.T) {
 	}
 }
 
-func TestSleepsAndWakes(t *testing.T) {
-	cfg := fakeConfig(t, "")
-	cfg.SleepAfter = 300 * time.Millisecond
-	r := run(t, cfg, nil)
-	for range 2 {
-		st := r.until(phase(engine.Asleep))
-		if st.Slots == 0 || len(st.Models) == 0 || r.Activity() != engine.ActivityIdle {
-			t.Errorf("asleep with %+v, %s", st, r.Activity())
-		}
-		var wg sync.WaitGroup
-		for range 8 {
-			wg.Go(func() {
-				var m counting
-				if w, aborted := r.post(t.Context(), &m, "/v1/chat/completions", chatBody); aborted || w.Code != 200 || m.tokens.Load() != 20 {
-					t.Errorf("the waking request: HTTP %d, aborted %v, %d tokens: %s", w.Code, aborted, m.tokens.Load(), tail(w.Body.String()))
-				}
-			})
-		}
-		wg.Wait()
-	}
-}
-
-func TestCannotSleepIsSaidOnce(t *testing.T) {
-	cfg := fakeConfig(t, "nosleep")
-	cfg.SleepAfter = 100 * time.Millisecond
-	r := run(t, cfg, nil)
-	st := r.until(phase(engine.Ready))
-	if st.Failure != nil || strings.Count(r.logs.String(), "cannot sleep") != 1 {
-		t.Errorf("ready with %v; log:\n%s", st.Failure, r.logs.String())
-	}
-}
-
 func TestAdaptersAreModels(t *testing.T) {
 	cfg, goOn := heldConfig(t)
 	cfg.LoRA = []string{"french=org/french", "german=org/german"}
@@ -369,8 +337,11 @@ func TestReadinessIsPredicted(t *testing.T) {
 	}
 }
 
+// devMode gives a vLLM the routes of sleep.
+const devMode = "VLLM_SERVER_DEV_MODE=1"
+
 // sidecar is a vLLM that somebody else runs.
-func sidecar(t *testing.T, socket string) *exec.Cmd {
+func sidecar(t *testing.T, socket string, env ...string) *exec.Cmd {
 	t.Helper()
 	program, err := os.Executable()
 	if err != nil {
@@ -378,7 +349,7 @@ func sidecar(t *testing.T, socket string) *exec.Cmd {
 	}
 	_ = os.Remove(socket)
 	cmd := exec.Command(program, "serve", "m", "--uds", socket, "--served-model-name", "m")
-	cmd.Env = append(os.Environ(), "FAKE_VLLM=fake")
+	cmd.Env = append(append(os.Environ(), "FAKE_VLLM=fake"), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -393,10 +364,7 @@ func end(cmd *exec.Cmd) {
 }
 
 func TestAttachFollowsASidecar(t *testing.T) {
-	cfg := fakeConfig(t, "")
-	cfg.Model, cfg.Env = "", nil
-	socket := filepath.Join(cfg.RunDir, "s")
-	cfg.URL = "unix://" + socket
+	cfg, socket := attached(t)
 	r := run(t, cfg, nil)
 	r.until(func(st engine.Status) bool { return strings.Contains(st.Detail, "waiting for") })
 	first := sidecar(t, socket)
@@ -419,6 +387,16 @@ func TestAttachFollowsASidecar(t *testing.T) {
 	if err := syscall.Kill(second.Process.Pid, 0); err != nil {
 		t.Errorf("the sidecar was ended: %v", err)
 	}
+}
+
+// attached is the configuration of an engine that follows a sidecar.
+func attached(t *testing.T) (cfg Config, socket string) {
+	t.Helper()
+	cfg = fakeConfig(t, "")
+	cfg.Model, cfg.Env = "", nil
+	socket = filepath.Join(cfg.RunDir, "s")
+	cfg.URL = "unix://" + socket
+	return cfg, socket
 }
 
 func TestAttachToSomethingElse(t *testing.T) {

@@ -3,6 +3,7 @@ package vllm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -97,6 +98,22 @@ func (e *Engine) wake(ctx context.Context, up *upstream) error {
 	st := e.Status()
 	e.opened(up, st.Models)
 	return nil
+}
+
+// rouse wakes a vLLM that was put to sleep by somebody who is gone, such as the
+// replica before this one: what is asked of it would wait for ever. One without
+// the routes of its dev mode cannot have been.
+func (e *Engine) rouse(ctx context.Context, up *upstream) error {
+	status, body, err := up.get(ctx, "/is_sleeping", maxErrorBody)
+	if err != nil || status != http.StatusOK || string(member(body, "is_sleeping").of(body)) != "true" {
+		return err
+	}
+	e.log.Info("this vllm sleeps: waking it")
+	status, err = e.lull(ctx, up, "/wake_up")
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("POST /wake_up: HTTP %d", status)
+	}
+	return err
 }
 
 func (e *Engine) lull(ctx context.Context, up *upstream, path string) (int, error) {
