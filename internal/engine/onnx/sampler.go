@@ -11,7 +11,7 @@ import (
 // bias and penalties change the logits, then temperature, min-p, top-k and
 // top-p decide among them.
 type sampling struct {
-	temperature float64 // 0 is greedy
+	temperature float64 // below greedyBelow the best token is taken
 	topP        float64 // 0 < topP ≤ 1
 	topK        int     // 0 means all
 	minP        float64 // share of the best token's probability below which none is drawn
@@ -161,24 +161,30 @@ func repeat(logit *float32, penalty float64) {
 	}
 }
 
+// greedyBelow is the temperature below which draws are greedy: a token behind
+// the best by more than 0.00025 is negligible there, and far below, at 3e-39,
+// the reciprocal is no longer a float32.
+const greedyBelow = 1e-5
+
 // draw chooses by temperature, min-p, top-k and top-p.
 func (s *sampler) draw(logits []float32) (int32, bool) {
 	best := argmax(logits)
 	if best < 0 {
 		return 0, false
 	}
-	if s.temperature == 0 || s.topK == 1 || math.IsInf(float64(logits[best]), 0) {
+	if s.temperature < greedyBelow || s.topK == 1 || math.IsInf(float64(logits[best]), 0) {
 		return best, true
 	}
 	total := s.scratch.exponentials(logits, logits[best], s.temperature)
 	if s.topK == 0 && s.topP >= 1 && s.minP == 0 {
-		return walk(s.scratch.probs, s.rnd.Float64()*total), true
+		return walk(s.scratch.probs, s.rnd.Float64()*total, best), true
 	}
-	return s.narrow(total), true
+	return s.narrow(total, best), true
 }
 
-// narrow draws from the candidates that min-p, top-k and top-p leave.
-func (s *sampler) narrow(total float64) int32 {
+// narrow draws from the candidates that min-p, top-k and top-p leave, which are
+// at least the best token.
+func (s *sampler) narrow(total float64, best int32) int32 {
 	probs := s.scratch.probs
 	// Tokens below floor weigh less than 1 - topP all together, so none of them
 	// is in the nucleus. The best token has probability 1 here.
@@ -203,7 +209,7 @@ func (s *sampler) narrow(total float64) int32 {
 	if s.topP < 1 {
 		cand, mass = keepTopP(cand, s.topP*total)
 	}
-	return walkCandidates(cand, s.rnd.Float64()*mass)
+	return walkCandidates(cand, s.rnd.Float64()*mass, best)
 }
 
 // argmax returns the index of the largest number, the first among equals, or
@@ -264,9 +270,10 @@ func exp32(x float32) float32 {
 	return p * math.Float32frombits(uint32(int32(n)+127)<<23)
 }
 
-// walk returns the index at weight u of the cumulative distribution.
-func walk(probs []float32, u float64) int32 {
-	last := int32(0)
+// walk returns the index at weight u of the cumulative distribution, or best
+// when nothing weighs anything.
+func walk(probs []float32, u float64, best int32) int32 {
+	last := best
 	for i, p := range probs {
 		if p > 0 {
 			last = int32(i)
@@ -278,13 +285,16 @@ func walk(probs []float32, u float64) int32 {
 	return last
 }
 
-func walkCandidates(cand []candidate, u float64) int32 {
+// walkCandidates is walk over what narrow left.
+func walkCandidates(cand []candidate, u float64, best int32) int32 {
+	last := best
 	for _, c := range cand {
+		last = c.id
 		if u -= float64(c.p); u < 0 {
-			return c.id
+			break
 		}
 	}
-	return cand[len(cand)-1].id
+	return last
 }
 
 func byProbability(a, b candidate) int {

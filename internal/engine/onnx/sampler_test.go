@@ -1,6 +1,7 @@
 package onnx
 
 import (
+	"encoding/binary"
 	"math"
 	"slices"
 	"testing"
@@ -38,6 +39,66 @@ func TestPickGreedyTakesTheFirstOfEquals(t *testing.T) {
 	if _, ok := pickOne(hot, []float32{nan}); ok {
 		t.Error("a token was drawn from no numbers")
 	}
+}
+
+// Near 0 a temperature is 0: the best token, the first among equals, whatever
+// the seed and whatever narrows the choice.
+func TestPickIsGreedyNearTemperatureZero(t *testing.T) {
+	for _, temperature := range []float64{0, 5e-324, 1e-46, 1e-39, 2.9e-39, 1e-20, 9.9e-6, math.NaN()} {
+		for name, s := range map[string]sampling{"plain": {topP: 1}, "top-p": {topP: 0.9}, "top-k": {topP: 1, topK: 3},
+			"min-p": {topP: 1, minP: 0.1}, "all": {topP: 0.5, topK: 3, minP: 0.5}} {
+			s.temperature, s.logprobs = temperature, -1
+			for seed := range uint64(8) {
+				s.seed = seed
+				if got, ok := pickOne(newSampler(s, 0, nil), []float32{1, 3, 3, 2.9}); got.id != 1 || !ok {
+					t.Errorf("%s at %v with seed %d = %d, %v, want 1", name, temperature, seed, got.id, ok)
+				}
+			}
+		}
+	}
+}
+
+// FuzzPick holds that whatever a model computes and a request asks, a token is
+// drawn exactly when there is one, and it is one.
+func FuzzPick(f *testing.F) {
+	nan, inf, raw := math.NaN(), math.Inf(1), func(list ...float64) (b []byte) {
+		for _, v := range list {
+			b = binary.LittleEndian.AppendUint32(b, math.Float32bits(float32(v)))
+		}
+		return b
+	}
+	for _, logits := range [][]byte{nil, raw(1, 3, 3, 2), raw(nan, nan), raw(nan, -5, inf, -inf), raw(-inf, -inf),
+		raw(3e38, -3e38, 0, 1e-45), raw(nan, 3, 3, nan, 2), raw(0, 0, 0)} {
+		for _, temperature := range []float64{0, 5e-324, 1e-39, 1e-5, 0.7, 2, 1e39, 1e308, inf, nan} {
+			for _, topP := range []float64{0, 1e-300, 0.9, 1, nan} {
+				f.Add(logits, temperature, topP, 0.0, 0, 0.0, 0.0, 1.0, uint64(1))
+				f.Add(logits, temperature, topP, 0.1, 2, 2.0, -2.0, 1e-46, uint64(2))
+				f.Add(logits, temperature, topP, 1.0, 1<<30, -2.0, 2.0, 2.0, uint64(3))
+				f.Add(logits, temperature, topP, nan, -1, inf, -inf, nan, uint64(4))
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, raw []byte, temperature, topP, minP float64, topK int, presence, frequency, repetition float64, seed uint64) {
+		var logits []float32
+		for ; len(raw) >= 4 && len(logits) < 3000; raw = raw[4:] {
+			logits = append(logits, math.Float32frombits(binary.LittleEndian.Uint32(raw)))
+		}
+		s := newSampler(sampling{temperature: temperature, topP: topP, minP: minP, topK: topK, seed: seed,
+			presence: presence, frequency: frequency, repetition: repetition, logprobs: 2}, 0, []int32{0, 1})
+		sc := &scratch{}
+		for range 3 {
+			changed := slices.Clone(logits)
+			s.change(changed)
+			best := argmax(changed)
+			d, ok := s.pick(slices.Clone(logits), sc)
+			if ok != (best >= 0) {
+				t.Fatalf("drew %d, %v from %v", d.id, ok, changed)
+			}
+			if ok && (d.id < 0 || int(d.id) >= len(logits) || !(changed[d.id] <= changed[best]) || changed[d.id] < changed[best] && math.IsInf(float64(changed[d.id]), -1)) {
+				t.Fatalf("drew %d, which is impossible, from %v", d.id, changed)
+			}
+		}
+	})
 }
 
 // TestPickFollowsTheDistribution draws many tokens and compares frequencies to
