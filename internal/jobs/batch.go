@@ -318,7 +318,7 @@ func (s *Service) finalize(ctx context.Context, h *holding, cause error) error {
 	if err != nil {
 		return err
 	}
-	s.finish(ctx, h, func(t *task) {
+	written := s.finish(ctx, h, func(t *task) {
 		b, now := t.Batch, time.Now()
 		b.Status, b.Completed, b.Failed, b.Output, b.Errors = status, sum.completed, sum.failed, sum.output, sum.errors
 		switch status {
@@ -330,7 +330,9 @@ func (s *Service) finalize(ctx context.Context, h *holding, cause error) error {
 			b.CancelledAt = now
 		}
 	})
-	s.forgetLines(ctx, t)
+	if written {
+		s.forgetLines(ctx, t)
+	}
 	return nil
 }
 

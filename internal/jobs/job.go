@@ -60,13 +60,15 @@ func (s *Service) runJob(ctx context.Context, h *holding, t *task) {
 		s.release(ctx, h, 5*time.Second, func(*task) {})
 		return
 	}
-	s.finish(ctx, h, func(t *task) {
+	written := s.finish(ctx, h, func(t *task) {
 		t.Job.Outcome, t.Job.Status, t.Job.RequestID, t.Job.Answer = "succeeded", a.status, a.requestID, kept
 		if a.status >= 400 {
 			t.Job.Outcome = "failed"
 		}
 	})
-	s.drop(context.WithoutCancel(ctx), t.Job.Body)
+	if written {
+		s.drop(context.WithoutCancel(ctx), t.Job.Body)
+	}
 }
 
 // over ends the run of a job whose time is up, or whose process stops.

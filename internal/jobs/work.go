@@ -216,8 +216,9 @@ func (h *holding) keepLease(ctx context.Context, until time.Time) (stop func()) 
 	return func() { cancel(); <-done }
 }
 
-// finish ends a task with what change adds to it.
-func (s *Service) finish(ctx context.Context, h *holding, change func(*task)) {
+// finish ends a task with what change adds to it. written says that it has: a
+// task that has not ended is run again, and needs what it was made of.
+func (s *Service) finish(ctx context.Context, h *holding, change func(*task)) (written bool) {
 	// What was computed is worth a moment of a shutdown.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaseFor)
 	defer cancel()
@@ -230,9 +231,10 @@ func (s *Service) finish(ctx context.Context, h *holding, change func(*task)) {
 	})
 	if err != nil {
 		s.log.Warn("result was not stored", "key", h.key, "err", err)
-		return
+		return false
 	}
 	s.tidy(ctx, t)
+	return true
 }
 
 // tidy removes the reminders of a task that has ended, unless somebody is yet to
