@@ -179,8 +179,11 @@ func (o *onceRun) change(ctx context.Context, change func(*once)) error {
 		if err != nil {
 			return err
 		}
-		if c.Done || c.Holder != o.holder {
+		switch {
+		case c.Holder != o.holder:
 			return errLost
+		case c.Done: // an earlier try of ours was written, whatever the store said
+			return nil
 		}
 		change(c)
 		b, err := json.Marshal(c)

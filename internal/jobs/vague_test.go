@@ -152,3 +152,17 @@ func (r *replica) batch() string {
 	}
 	return strings.TrimPrefix(keys[0], prefix)
 }
+
+// An answer that was kept without an answer of the store is replayed.
+func TestKeyOverAVagueWrite(t *testing.T) {
+	over(t, writes("swap", "idem/", `"done":true`), func(t *testing.T, r *replica, e *engine) {
+		e.long()
+		r.mux.Handle("POST /x", r.s.Once(e))
+		const body = `{"prompt":"a"}`
+		_, first := r.do("POST", "/x", body, idempotencyHeader, "k")
+		<-time.After(2 * settleEvery)
+		if status, text := r.do("POST", "/x", body, idempotencyHeader, "k"); status != 200 || text != first || e.runs("a") != 1 {
+			t.Errorf("%d %.200s after %d runs", status, text, e.runs("a"))
+		}
+	})
+}
