@@ -261,3 +261,25 @@ func TestKeyOverAnOutage(t *testing.T) {
 		})
 	}
 }
+
+// What waits to be written when the process ends is written then.
+func TestOutcomesAtTheEnd(t *testing.T) {
+	st := store.NewMemory(1 << 20)
+	s, err := New(config(), st, "", func(*http.Request) string { return "" }, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range maxOutcomes {
+		o := &onceRun{s: s, key: fmt.Sprint("idem/-/sync/", i), holder: "h"}
+		if mine, _, err := o.take(t.Context(), "d"); !mine || err != nil {
+			t.Fatal(mine, err)
+		}
+		(&outcome{onceRun: o}).later(errAway)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	s.writeOutcomes(ctx)
+	if keys, err := st.List(t.Context(), "idem/", "", page); err != nil || len(keys) > 0 {
+		t.Errorf("%d keys wait for the end of their lease, %v", len(keys), err)
+	}
+}

@@ -124,6 +124,9 @@ func (s *Service) writeOutcomes(ctx context.Context) {
 		case <-ctx.Done():
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 			defer cancel()
+			for range len(s.outcomes) { // nobody else takes them
+				late = append(late, <-s.outcomes)
+			}
 			s.writeLate(ctx, late)
 			return
 		}
