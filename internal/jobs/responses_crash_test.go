@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -139,6 +140,26 @@ func TestLogTakesOneWriter(t *testing.T) {
 		}
 		if l, err := r.s.openLog(t.Context(), tk, ""); err != nil || l.index != 1 || l.next != 3 {
 			t.Errorf("the log ends at %+v, %v", l, err)
+		}
+	})
+}
+
+// Long events are put once, however often the store is tried.
+func TestLogPutsEventsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &failing{Store: store.NewMemory(1 << 26), prefix: "log/"}
+		r := talking(t, st, &talker{})
+		defer r.end()
+		l, err := r.s.openLog(t.Context(), &task{ID: "resp_x", Kind: kindResponse}, "h")
+		if err != nil {
+			t.Fatal(err)
+		}
+		st.left.Store(5)
+		if err := l.append(t.Context(), bytes.Repeat([]byte("x"), chunkBytes), 3, entry{}); err != nil {
+			t.Fatal(err)
+		}
+		if keys, err := st.List(t.Context(), "blob/", "", page); err != nil || len(keys) != 1 || st.left.Load() >= 0 {
+			t.Errorf("put are %q, %v", keys, err)
 		}
 	})
 }

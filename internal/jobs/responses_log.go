@@ -121,9 +121,12 @@ func (l *responseLog) append(ctx context.Context, events []byte, next int, en en
 	}
 }
 
+// write makes one try. Long events are put once for all tries.
 func (l *responseLog) write(ctx context.Context, events []byte, en *entry) (err error) {
-	if en.Events, err = l.s.put(ctx, events, l.s.responseTTL()); err != nil {
-		return err
+	if en.Events.Ref == nil {
+		if en.Events, err = l.s.put(ctx, events, l.s.responseTTL()); err != nil {
+			return err
+		}
 	}
 	value, err := json.Marshal(en)
 	if err != nil {

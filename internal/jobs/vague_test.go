@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,6 +46,21 @@ func (v *vague) Create(ctx context.Context, key string, value []byte, ttl time.D
 
 func (v *vague) Swap(ctx context.Context, key, rev string, value []byte, ttl time.Duration) error {
 	return v.say("swap", key, value, v.Store.Swap(ctx, key, rev, value, ttl))
+}
+
+// failing is a store that does not take some Creates of keys with a prefix.
+type failing struct {
+	store.Store
+	prefix string
+	err    error        // what it says, errAway if it is nil
+	left   atomic.Int32 // so many of them
+}
+
+func (f *failing) Create(ctx context.Context, key string, value []byte, ttl time.Duration) error {
+	if strings.HasPrefix(key, f.prefix) && f.left.Add(-1) >= 0 {
+		return cmp.Or(f.err, errAway)
+	}
+	return f.Store.Create(ctx, key, value, ttl)
 }
 
 // over runs a test on one replica whose store is vague about one write.
