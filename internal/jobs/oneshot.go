@@ -64,7 +64,10 @@ func (o OneShot) Run(ctx context.Context, h http.Handler) (Tally, error) {
 		return Tally{}, err
 	}
 	r := &shot{o: o, out: out, tally: Tally{Total: sum.requests}}
-	if _, err = in.Seek(0, io.SeekStart); err == nil {
+	if r.end, err = out.Seek(0, io.SeekCurrent); err == nil {
+		_, err = in.Seek(0, io.SeekStart)
+	}
+	if err == nil {
 		err = r.run(ctx, h, in, done)
 	}
 	if err = errors.Join(err, out.Sync(), out.Close()); err != nil {
@@ -128,11 +131,38 @@ func openOutput(path string) (*os.File, map[string]bool, error) {
 
 // shot is a OneShot that runs.
 type shot struct {
-	o   OneShot
-	out *os.File
+	o OneShot
 
 	mu    sync.Mutex
+	out   output
+	end   int64 // of the last whole line
+	torn  error // why the file ends with half a line, after which nothing is written
 	tally Tally
+}
+
+// output is what a shot needs of its file.
+type output interface {
+	io.WriteSeeker
+	Truncate(size int64) error
+}
+
+// write appends a line. Half a line, of a disk that is full, is removed again:
+// the line of another request may still find room, and would join it.
+func (s *shot) write(line []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.torn != nil {
+		return s.torn
+	}
+	n, err := s.out.Write(line)
+	if err == nil {
+		s.end += int64(n)
+		return nil
+	}
+	if s.torn = s.out.Truncate(s.end); s.torn == nil {
+		_, s.torn = s.out.Seek(s.end, io.SeekStart)
+	}
+	return errors.Join(err, s.torn)
 }
 
 func (s *shot) run(ctx context.Context, h http.Handler, in io.Reader, done map[string]bool) error {
@@ -181,10 +211,7 @@ func (s *shot) one(ctx context.Context, h http.Handler, number int, l line) erro
 	if err != nil {
 		return fmt.Errorf("write result: %w", err)
 	}
-	s.mu.Lock()
-	_, err = s.out.Write(append(b, '\n'))
-	s.mu.Unlock()
-	if err != nil {
+	if err := s.write(append(b, '\n')); err != nil {
 		return fmt.Errorf("write result: %w; free some space and run the command again, which goes on from here", err)
 	}
 	s.count(func(t *Tally) {

@@ -2,12 +2,15 @@ package jobs
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"infer/internal/openai"
 )
@@ -53,4 +56,43 @@ func TestOneShotGoesOn(t *testing.T) {
 			t.Errorf("%d lines, %v:\n%s", n, err, text)
 		}
 	})
+}
+
+// cramped is a file on a disk that has no room for one write, but for half of it.
+type cramped struct {
+	*os.File
+	writes int
+}
+
+func (c *cramped) Write(b []byte) (int, error) {
+	if c.writes++; c.writes != 2 {
+		return c.File.Write(b)
+	}
+	n, err := c.File.Write(b[:len(b)/2])
+	return n, errors.Join(syscall.ENOSPC, err)
+}
+
+// Half a line is removed, so that the next is one of its own.
+func TestOneShotRemovesHalfALine(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "out")
+	f, done, err := openOutput(path)
+	if err != nil || len(done) != 0 {
+		t.Fatal(done, err)
+	}
+	e := newEngine()
+	e.took = func() time.Duration { return 0 }
+	s := &shot{out: &cramped{File: f}}
+	for i, want := range []error{nil, syscall.ENOSPC, nil} {
+		l := line{CustomID: fmt.Sprint("c", i), URL: "/v1/completions", Body: []byte(`{"prompt":"p"}`)}
+		if err := s.one(t.Context(), e, i, l); !errors.Is(err, want) {
+			t.Errorf("line %d: %v, want %v", i, err, want)
+		}
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if f, done, err = openOutput(path); err != nil || len(done) != 2 || !done["c0"] || !done["c2"] {
+		t.Fatalf("read as %v, %v", done, err)
+	}
+	_ = f.Close() // it was only read
 }
