@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"infer/internal/openai"
 	"infer/internal/store"
 )
 
@@ -94,6 +95,52 @@ func TestBacklogOfWebhooks(t *testing.T) {
 		tries := len(v.all())
 		if n := int(st.reminders.Load()); tries < 5*jobs || n > 10*tries {
 			t.Errorf("%d reminders were read for %d attempts to tell %d jobs", n, tries, jobs)
+		}
+	})
+}
+
+// lookStore counts how often the queue is read from its beginning.
+type lookStore struct {
+	readStore
+	looks atomic.Int64
+}
+
+func (l *lookStore) List(ctx context.Context, prefix, after string, limit int) ([]string, error) {
+	if prefix == todoTask && after == "" {
+		l.looks.Add(1)
+	}
+	return l.readStore.List(ctx, prefix, after, limit)
+}
+
+// A queue that waits for an engine that is not ready is left alone until then.
+func TestBacklogOfABusyEngine(t *testing.T) {
+	const jobs, seconds = 400, 60
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		e.took = func() time.Duration { return 10 * time.Millisecond }
+		var asked atomic.Int64
+		e.reply = func(w http.ResponseWriter, _ string) bool {
+			asked.Add(1)
+			w.Header().Set("Retry-After", "30")
+			openai.WriteError(w, &openai.Error{Status: 503, Type: openai.TypeUnavailable, Code: openai.CodeStore, Message: "no"})
+			return true
+		}
+		st := &lookStore{readStore: readStore{Store: store.NewMemory(1 << 30)}}
+		r := newReplica(t, st, "", e.chain)
+		defer r.end()
+		for i := range jobs {
+			r.must("POST", "/v1/jobs", fmt.Sprintf(`{"url":"/v1/completions","body":{"prompt":"p%d"}}`, i))
+		}
+		<-time.After(time.Minute)
+		asked.Store(0)
+		st.reminders.Store(0)
+		st.looks.Store(0)
+		<-time.After(seconds * time.Second)
+		if n := st.looks.Load(); n > 5*seconds {
+			t.Errorf("%d looks in %d s", n, seconds)
+		}
+		if runs, n := asked.Load(), st.reminders.Load(); runs < jobs || n > 3*runs {
+			t.Errorf("%d reminders were read for %d runs of %d jobs", n, runs, jobs)
 		}
 	})
 }

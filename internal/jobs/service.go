@@ -81,6 +81,8 @@ const (
 	renewEvery   = leaseFor / 4
 	settleEvery  = time.Second // between tries to write how a request with a key ended
 	lookEvery    = 5 * time.Second
+	lookPause    = time.Millisecond // after a look, for each reminder that it passed in vain
+	lookMost     = lookEvery / 20   // longest pause after a look
 	orphanAfter  = time.Minute
 	maxAttempts  = 10 // of a task whose process dies each time
 	maxBatches   = 4  // that one replica runs at once
@@ -114,7 +116,8 @@ type Service struct {
 	unkept   seldom // warnings of responses that were not kept
 
 	followers followers
-	early     map[string]time.Time // when a delivery may be tried again, by the key of its reminder; Run's own
+	early     map[string]time.Time // when a task can be claimed or a delivery tried again, by the key of its reminder; Run's own
+	passed    int                  // reminders of one look; Run's own
 
 	mu      sync.Mutex
 	running map[string]*holding // by the key of the task
@@ -159,7 +162,9 @@ func (s *Service) Run(ctx context.Context, chain Chain) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
-		s.look(ctx)
+		if pause := s.look(ctx); pause > 0 && wait(ctx, pause) != nil {
+			return nil
+		}
 		select {
 		case <-ctx.Done():
 			return nil

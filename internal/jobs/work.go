@@ -33,13 +33,17 @@ var (
 // page is how many reminders are read at once.
 const page = 100
 
-// look claims what can be claimed, until nothing is left or nothing is free.
-func (s *Service) look(ctx context.Context) {
+// look claims what can be claimed, until nothing is left or nothing is free. It
+// returns how long to leave the store alone before the next look.
+func (s *Service) look(ctx context.Context) (pause time.Duration) {
+	s.passed = 0
 	now := time.Now()
 	maps.DeleteFunc(s.early, func(_ string, then time.Time) bool { return !now.Before(then) })
 	s.lookAt(ctx, todoBatch, func() bool { return len(s.batches) < cap(s.batches) })
 	s.lookAt(ctx, todoTask, func() bool { return len(s.tasks) < cap(s.tasks) })
 	s.lookAt(ctx, todoHook, func() bool { return len(s.hooks) < cap(s.hooks) })
+	idle := max(s.passed-cap(s.tasks), 0) // the others it may have claimed
+	return min(time.Duration(idle)*lookPause, lookMost)
 }
 
 // lookAt follows the reminders of a folder for as long as there is room for one.
@@ -56,6 +60,7 @@ func (s *Service) lookAt(ctx context.Context, folder string, room func() bool) {
 			if !room() {
 				return
 			}
+			s.passed++
 			if err := s.consider(ctx, key); err != nil && ctx.Err() == nil {
 				s.log.Warn("task cannot be looked at, trying again", "todo", key, "err", err)
 			}
@@ -105,6 +110,9 @@ func (s *Service) consider(ctx context.Context, todo string) error {
 		return s.owe(ctx, t)
 	case hook, t.State == ended, t.Todo != todo:
 		return s.store.Delete(ctx, todo, "")
+	case t.State == queued && time.Now().Before(t.NotBefore): // nobody can claim it until then
+		s.early[todo] = t.NotBefore
+		return nil
 	}
 	return s.start(ctx, t)
 }
