@@ -138,7 +138,7 @@ func (s *Service) submitBatch(ctx context.Context, owner, key string, raw []byte
 	}
 	id := newID("batch_")
 	if key != "" {
-		if id, err = s.idFor(ctx, owner, "batch", key, raw, id); err != nil {
+		if id, err = s.idFor(ctx, owner, "batch", key, raw, id, s.cfg.Deadline+s.cfg.ResultTTL); err != nil {
 			return nil, err
 		}
 		if t, _, err := s.load(ctx, taskKey(kindBatch, owner, id)); !errors.Is(err, store.ErrNotFound) {

@@ -138,7 +138,7 @@ func (s *Service) submit(ctx context.Context, owner, key string, raw []byte, req
 	id := newID("job_")
 	if key != "" {
 		var err error
-		if id, err = s.idFor(ctx, owner, "job", key, raw, id); err != nil {
+		if id, err = s.idFor(ctx, owner, "job", key, raw, id, s.cfg.Deadline+s.cfg.ResultTTL); err != nil {
 			return nil, err
 		}
 		if t, _, err := s.load(ctx, taskKey(kindJob, owner, id)); !errors.Is(err, store.ErrNotFound) {
@@ -169,9 +169,9 @@ type claimed struct {
 	Digest string `json:"digest"`
 }
 
-// idFor returns the id that a key stands for: fresh the first time. The same
-// key with another body is a mistake of the client.
-func (s *Service) idFor(ctx context.Context, owner, what, key string, body []byte, fresh string) (string, error) {
+// idFor returns the id that a key stands for: fresh the first time, and again
+// after ttl. The same key with another body is a mistake of the client.
+func (s *Service) idFor(ctx context.Context, owner, what, key string, body []byte, fresh string, ttl time.Duration) (string, error) {
 	if e := checkIdempotencyKey(key); e != nil {
 		return "", e
 	}
@@ -180,7 +180,7 @@ func (s *Service) idFor(ctx context.Context, owner, what, key string, body []byt
 	if err != nil {
 		return "", err
 	}
-	if err = s.store.Create(ctx, at, value, s.cfg.Deadline+s.cfg.ResultTTL); !errors.Is(err, store.ErrConflict) {
+	if err = s.store.Create(ctx, at, value, ttl); !errors.Is(err, store.ErrConflict) {
 		return fresh, err
 	}
 	it, err := s.store.Get(ctx, at)

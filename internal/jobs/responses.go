@@ -76,7 +76,7 @@ func (s *Service) respond(next http.Handler) http.Handler {
 		case err != nil:
 			s.failLater(w, r, err)
 		case a.background:
-			s.background(w, r, a, turn)
+			s.background(w, r, a, body, turn)
 		default:
 			owner, began := s.caller(r), time.Now()
 			if a.keep && a.items != nil {
@@ -197,44 +197,88 @@ func (s *Service) writeKept(ctx context.Context, t *task, items, object []byte) 
 }
 
 // background accepts a response that runs later, and answers with it as it is
-// queued, or with its events from the first on.
-func (s *Service) background(w http.ResponseWriter, r *http.Request, a responseAsk, turn *translate.Turn) {
+// queued, or with its events from the first on. One that the key of the request
+// has made before is answered as it stands.
+func (s *Service) background(w http.ResponseWriter, r *http.Request, a responseAsk, sent []byte, turn *translate.Turn) {
 	turn.Background, turn.Created = true, time.Now().Unix()
 	object, e := translate.Queued(a.body, turn)
 	if e != nil {
 		openai.WriteError(w, e)
 		return
 	}
-	t := &task{ID: turn.ID, Kind: kindResponse, Owner: s.caller(r), Deadline: time.Now().Add(s.cfg.Deadline),
-		Keep: int64(s.cfg.ResultTTL.Seconds()), Response: &response{Background: true, Stream: a.stream}}
-	if s.cfg.Accepted != nil {
-		s.cfg.Accepted(r)
-	}
-	if err := s.acceptResponse(r.Context(), t, a, object); err != nil {
+	t, id, err := s.earlier(r, sent, turn.ID)
+	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	if a.stream {
-		s.tail(w, r, t, -1)
-		return
+	if s.cfg.Accepted != nil {
+		s.cfg.Accepted(r)
 	}
-	w.Header().Set("Location", responsesPath+"/"+t.ID)
-	writeBody(w, object)
+	if t == nil {
+		t = &task{ID: id, Kind: kindResponse, Owner: s.caller(r), Deadline: time.Now().Add(s.cfg.Deadline),
+			Keep: int64(s.cfg.ResultTTL.Seconds()), Response: &response{Background: true, Stream: a.stream}}
+		if id != turn.ID { // of a try that wrote no task
+			object, err = withMember(object, "id", id)
+		}
+		if err == nil {
+			err = s.acceptResponse(r.Context(), t, a, object)
+		}
+	}
+	switch {
+	case err != nil:
+		s.fail(w, r, err)
+	case a.stream:
+		s.tail(w, r, t, -1)
+	default:
+		w.Header().Set("Location", responsesPath+"/"+t.ID)
+		s.show(w, r, t)
+	}
 }
 
+// earlier returns the response that the key of a request has made before, whose
+// answer the client does not have, or nil and the id to make it with. A key is
+// forgotten no later than its response is: what is left of the log of one is not
+// to become that of another.
+func (s *Service) earlier(r *http.Request, sent []byte, fresh string) (t *task, id string, err error) {
+	key, owner := r.Header.Get(idempotencyHeader), s.caller(r)
+	if key == "" {
+		return nil, fresh, nil
+	}
+	if id, err = s.idFor(r.Context(), owner, "resp", key, sent, fresh, s.cfg.ResultTTL); err != nil {
+		return nil, "", err
+	}
+	if t, _, err = s.load(r.Context(), taskKey(kindResponse, owner, id)); errors.Is(err, store.ErrNotFound) {
+		return nil, id, nil
+	}
+	return t, id, err
+}
+
+// acceptResponse writes the task of a response, or reads the one that another
+// request with the same key has written first.
 func (s *Service) acceptResponse(ctx context.Context, t *task, a responseAsk, object []byte) (err error) {
 	if err := s.quota.take(ctx, t.Owner); err != nil {
 		return err
 	}
+	drop := func() {
+		s.drop(ctx, t.Response.Body)
+		s.drop(ctx, t.Response.Items)
+		s.drop(ctx, t.Response.Initial)
+	}
 	for c, b := range map[*content][]byte{&t.Response.Body: a.body, &t.Response.Items: a.items, &t.Response.Initial: object} {
 		if *c, err = s.put(ctx, b, s.responseTTL()); err != nil {
-			s.drop(ctx, t.Response.Body)
-			s.drop(ctx, t.Response.Items)
-			s.drop(ctx, t.Response.Initial)
+			drop()
 			return err
 		}
 	}
-	_, err = s.accept(ctx, t)
+	created, err := s.accept(ctx, t)
+	if err != nil || created {
+		return err
+	}
+	drop()
+	first, _, err := s.load(ctx, t.key())
+	if err == nil {
+		*t = *first
+	}
 	return err
 }
 
