@@ -31,7 +31,7 @@ func (e *Engine) attach(ctx context.Context) error {
 			up.close()
 			return nil
 		}
-		known = true
+		known, e.restless = true, false
 		e.up.Store(up)
 		e.opened(up, models)
 		err = e.follow(ctx, up)

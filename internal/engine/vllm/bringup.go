@@ -154,7 +154,9 @@ func (e *Engine) attend(ctx context.Context, up *upstream, exited <-chan struct{
 			}
 		case <-idle.C:
 			if e.idle() {
-				e.fallAsleep(ctx, up)
+				if err := e.fallAsleep(ctx, up); err != nil {
+					return err
+				}
 			}
 		}
 	}

@@ -73,6 +73,14 @@ var symptoms = []symptom{
 // diagnose finds the cause of an ending: what the kernel did, then what the
 // lines say, then the exit status.
 func diagnose(e ending) *engine.Failure {
+	if f := recognise(e); f != nil {
+		return f
+	}
+	return byStatus(e)
+}
+
+// recognise returns nil when neither the kernel nor a line tells the cause.
+func recognise(e ending) *engine.Failure {
 	if e.oomKilled {
 		return &engine.Failure{Cause: engine.CauseHostOutOfMemory, Retryable: true,
 			Message: "vllm: the kernel killed it because the container's memory ran out",
@@ -88,7 +96,7 @@ func diagnose(e ending) *engine.Failure {
 			}
 		}
 	}
-	return byStatus(e)
+	return nil
 }
 
 // serious leaves out what vLLM itself does not take for an error: it imports

@@ -49,7 +49,8 @@ type Engine struct {
 	inUse     sync.RWMutex  // read-locked by every request, locked to fall asleep
 	alarm     chan struct{} // holds a mark when a request waits for a sleeping engine
 	capacity  capacity      // of this life; Run's goroutine only
-	sleepless bool          // it was found unable to sleep; Run's goroutine only
+	sleepless bool          // it does not start with sleep mode; Run's goroutine only
+	restless  bool          // this life of it cannot sleep; Run's goroutine only
 }
 
 // New checks cfg and returns an engine that has not started. memory proves

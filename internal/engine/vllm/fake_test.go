@@ -251,10 +251,41 @@ func (f *fakeAPI) routes(mux *http.ServeMux) {
 		mux.HandleFunc("GET /is_sleeping", func(w http.ResponseWriter, _ *http.Request) {
 			fakeJSON(w, 200, fmt.Sprintf(`{"is_sleeping":%v}`, f.asleep.Load()))
 		})
-		mux.HandleFunc("POST /sleep", func(_ http.ResponseWriter, _ *http.Request) { f.asleep.Store(true) })
-		mux.HandleFunc("POST /wake_up", func(_ http.ResponseWriter, _ *http.Request) { f.asleep.Store(false) })
+		mux.HandleFunc("POST /sleep", f.sleep)
+		mux.HandleFunc("POST /wake_up", f.wake)
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { fakeJSON(w, 404, `{"detail":"Not Found"}`) })
+}
+
+const cudaOOM = "(APIServer pid=1) ERROR 11-24 17:20:46 [a.py:1] RuntimeError: Call to wake_up method failed: CUDA Error: out of memory at cumem_allocator.cpp:62"
+
+func (f *fakeAPI) sleep(w http.ResponseWriter, _ *http.Request) {
+	switch {
+	case f.has("sleepexit") && f.once():
+		os.Exit(3)
+	case f.has("sleepfails"): // after it has ceased to take work
+		f.asleep.Store(true)
+		fakeJSON(w, 500, `{"error":{"message":"no memory to pin","type":"InternalServerError","code":500}}`)
+	default:
+		f.asleep.Store(true)
+	}
+}
+
+func (f *fakeAPI) wake(w http.ResponseWriter, _ *http.Request) {
+	switch which := f.value("wake"); {
+	case which == "" || !f.once():
+		f.asleep.Store(false)
+	case which == "oomexit":
+		fmt.Fprintln(os.Stderr, cudaOOM)
+		os.Exit(0)
+	case which == "exit":
+		os.Exit(3)
+	case which == "oom":
+		fmt.Fprintln(os.Stderr, cudaOOM)
+		fallthrough
+	default:
+		fakeJSON(w, 500, `{"error":{"message":"Call to wake_up method failed","type":"InternalServerError","code":500}}`)
+	}
 }
 
 func fakeJSON(w http.ResponseWriter, status int, body string) {

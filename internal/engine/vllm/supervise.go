@@ -156,6 +156,7 @@ func (e *Engine) pause(ctx context.Context, f *engine.Failure, failures int) boo
 // when it is to be started without sleep mode; how long it was ready; and
 // whether all of its processes are gone.
 func (e *Engine) live(ctx context.Context, socket string) (f *engine.Failure, ready time.Duration, gone bool) {
+	e.restless = false
 	_ = os.Remove(socket) // vLLM leaves it behind and does not start over one
 	t := newTracker()
 	j := &journal{log: e.log, secrets: e.secrets()}
@@ -192,8 +193,11 @@ func (e *Engine) live(ctx context.Context, socket string) (f *engine.Failure, re
 	if up != nil {
 		e.closed(up, ctx.Err() == nil && (errors.Is(err, errSick) || exited(ch)))
 	}
-	if errors.Is(err, errSick) {
+	if errors.Is(err, errSick) || errors.Is(err, errUnmoved) {
 		wait(ch.exited, corpseTimeout)
+	}
+	if errors.Is(err, errUnmoved) && exited(ch) {
+		err = errExited
 	}
 	endErr := ch.end(e.cfg.patience())
 	e.log.Info("vllm has ended", "pid", ch.family.leader, "state", ch.state.String())
@@ -235,7 +239,15 @@ func (e *Engine) why(err error, ch *child, j *journal, ready bool) *engine.Failu
 			Remedy:  "see its last lines in the log; it is started again"}
 	}
 	now := oomKills()
-	return diagnose(ending{state: ch.state, lines: j.lines(), ready: ready, oomKilled: ch.oom >= 0 && now > ch.oom})
+	end := ending{state: ch.state, lines: j.lines(), ready: ready, oomKilled: ch.oom >= 0 && now > ch.oom}
+	if !errors.Is(err, errUnmoved) {
+		return diagnose(end)
+	}
+	if f := recognise(end); f != nil { // it did not end by itself: its status tells nothing
+		return f
+	}
+	return &engine.Failure{Cause: engine.CauseEngineFault, Retryable: true, Err: err, Message: err.Error(),
+		Remedy: "it is started again; without --sleep-after it stays awake"}
 }
 
 var noSleep = regexp.MustCompile(`(?i)sleep mode is not supported|unrecognized arguments: --enable-sleep-mode`)
