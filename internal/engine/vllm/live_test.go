@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -426,5 +427,32 @@ func TestRestartNeedsMemory(t *testing.T) {
 	r.until(phase(engine.Ready))
 	if !strings.Contains(r.logs.String(), "gpu memory is free") {
 		t.Error("memory was not looked at before the restart")
+	}
+}
+
+// A stop that comes while memory is waited for starts nothing.
+func TestStopWhileMemoryIsHeld(t *testing.T) {
+	looked := make(chan struct{}, 1)
+	free := atomic.Int64{}
+	free.Store(79 << 30)
+	r := run(t, fakeConfig(t, "once fail=zero"), &memory{free: func() int64 {
+		defer free.Store(3 << 30) // from the second look on
+		select {
+		case looked <- struct{}{}:
+		default:
+		}
+		return free.Load()
+	}})
+	<-looked // before the first start
+	<-looked // before the second
+	r.stop()
+	if err := r.result(); err != nil {
+		t.Errorf("Run() = %v", err)
+	}
+	if n := strings.Count(r.logs.String(), "vllm started"); n != 1 {
+		t.Errorf("started %d times, want once", n)
+	}
+	if n := testutil.ToFloat64(r.metrics.restarts); n != 0 {
+		t.Errorf("%v restarts, want none", n)
 	}
 }

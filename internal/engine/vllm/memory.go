@@ -68,7 +68,8 @@ func (p *proof) note(ctx context.Context) {
 }
 
 // wait returns nil once every device has as much free as before the first
-// start, and a failure that names the holders when that does not come.
+// start, or ctx ended, and a failure that names the holders when that does not
+// come.
 func (p *proof) wait(ctx context.Context) *engine.Failure {
 	if p.memory == nil {
 		return nil
@@ -76,6 +77,9 @@ func (p *proof) wait(ctx context.Context) *engine.Failure {
 	began := time.Now()
 	for {
 		devices, err := p.memory.Devices(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
 		if err != nil { // not knowing must not keep an engine from starting
 			p.log.Warn("read gpu memory", "err", err)
 			return nil

@@ -68,6 +68,9 @@ func (e *Engine) supervise(ctx context.Context) error {
 				return nil
 			}
 			held := p.wait(ctx)
+			if ctx.Err() != nil {
+				return nil
+			}
 			if held == nil {
 				break
 			}
