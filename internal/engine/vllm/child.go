@@ -128,7 +128,8 @@ func (ch *child) reapOrphans(ctx context.Context) {
 
 // end stops the family: SIGTERM to the leader, who knows best how to stop its
 // own; after patience, or when the leader is gone, SIGKILL to whoever is left.
-// It returns when all were seen gone, or with an error that names who was not.
+// It returns when all were seen gone, or with an error that names who was not:
+// the leader may be one of them, and then has no state yet.
 func (ch *child) end(patience time.Duration) error {
 	select {
 	case <-ch.exited:
@@ -142,7 +143,11 @@ func (ch *child) end(patience time.Duration) error {
 		}
 		timer.Stop()
 	}
-	err := errors.Join(ch.sweep(), ch.closeOutput())
+	err := ch.sweep()
+	if err == nil {
+		<-ch.exited // it was seen gone, which is after it was waited for
+	}
+	err = errors.Join(err, ch.closeOutput())
 	if lost := ch.guard.dismiss(); lost != nil {
 		ch.log.Warn("dismiss the guard of vllm", "err", lost)
 	}
@@ -196,7 +201,6 @@ func (ch *child) closeOutput() error {
 	}
 	err := ch.output.Close()
 	<-ch.closed
-	<-ch.exited
 	if err != nil {
 		return fmt.Errorf("close output of vllm: %w", err)
 	}

@@ -203,11 +203,11 @@ func (e *Engine) live(ctx context.Context, socket string) (f *engine.Failure, re
 		err = errExited
 	}
 	endErr := ch.end(e.cfg.patience())
-	e.log.Info("vllm has ended", "pid", ch.family.leader, "state", ch.state.String())
 	if endErr != nil {
 		return &engine.Failure{Cause: engine.CauseMemoryHeld, Retryable: true, Err: endErr, Message: "stop vllm: " + endErr.Error(),
 			Remedy: "move this container to another node"}, ready, false
 	}
+	e.log.Info("vllm has ended", "pid", ch.family.leader, "state", ch.state.String())
 	if sleep && !wasReady && e.cannotSleep(j.lines()) {
 		return nil, 0, true
 	}
