@@ -159,9 +159,12 @@ func (j *job) run(parent context.Context, each func(piece) error) (u usage, err 
 
 // wireError types an error of run for the client.
 func wireError(err error) *openai.Error {
-	if errors.Is(err, errStopped) {
+	switch {
+	case errors.Is(err, errStopped):
 		return &openai.Error{Status: http.StatusServiceUnavailable, Type: openai.TypeUnavailable, Code: openai.CodeDraining,
 			Message: "the server is stopping; send the request again, to another replica"}
+	case errors.Is(err, errSampling):
+		return openai.Internal(err.Error() + "; see the server's log")
 	}
 	return &openai.Error{Status: http.StatusBadGateway, Type: openai.TypeServer, Code: openai.CodeBrokeOff,
 		Message: fmt.Sprintf("%v; send the request again, and see the server's log when it repeats", err)}

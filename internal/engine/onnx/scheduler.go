@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -241,7 +242,9 @@ func (s *scheduler) prefill(ctx context.Context, slot, n int) {
 	s.faults = 0
 	s.slots[slot].held = append(s.slots[slot].held, q.prompt[q.cached:q.cached+n]...)
 	if q.cached += n; q.cached < len(q.prompt) {
-		q.promptProb(logits)
+		if err := s.guarded(func() error { q.promptProb(logits); return nil }); err != nil {
+			s.end(slot, err)
+		}
 		return
 	}
 	if q.parked {
@@ -318,11 +321,18 @@ func (s *scheduler) decode(rows int) {
 // slots after their last. Rows are drawn side by side, since the threads of
 // the model are idle meanwhile.
 func (s *scheduler) sample(slots []int, logits [][]float32) {
-	tokens, ok := make([]drawn, len(slots)), make([]bool, len(slots))
+	tokens, errs := make([]drawn, len(slots)), make([]error, len(slots))
 	workers := min(len(slots), len(s.scratch))
 	work := func(w int) {
 		for i := w; i < len(slots); i += workers {
-			tokens[i], ok[i] = s.slots[slots[i]].seq.sampler.pick(logits[i][:min(s.vocab, len(logits[i]))], s.scratch[w])
+			errs[i] = s.guarded(func() error {
+				var ok bool
+				tokens[i], ok = s.slots[slots[i]].seq.sampler.pick(logits[i][:min(s.vocab, len(logits[i]))], s.scratch[w])
+				if !ok {
+					return errNumbers
+				}
+				return nil
+			})
 		}
 	}
 	var wg sync.WaitGroup
@@ -334,12 +344,32 @@ func (s *scheduler) sample(slots []int, logits [][]float32) {
 	}
 	wg.Wait()
 	for i, slot := range slots {
-		if !ok[i] {
-			s.end(slot, errNumbers)
-		} else if s.slots[slot].seq.accept(tokens[i], s.context) {
+		last, err := false, errs[i]
+		if err == nil {
+			err = s.guarded(func() error {
+				last = s.slots[slot].seq.accept(tokens[i], s.context)
+				return nil
+			})
+		}
+		if err != nil {
+			s.end(slot, err)
+		} else if last {
 			s.release(slot)
 		}
 	}
+}
+
+// guarded runs f, which touches one sequence and its worker's scratch alone, and
+// turns its panic into errSampling: what one request provokes ends that request,
+// not the process with all others.
+func (s *scheduler) guarded(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("panic while a token was chosen", "panic", p, "stack", string(debug.Stack()))
+			err = errSampling
+		}
+	}()
+	return f()
 }
 
 // broke counts and logs a run that failed.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"infer/internal/engine"
+	"infer/internal/openai"
 )
 
 // letters decodes token n as the nth letter.
@@ -306,6 +308,59 @@ func TestBrokenRunsFailTheirSequencesThenTheEngine(t *testing.T) {
 			t.Errorf("loop() = %+v, want a retryable engine fault", f)
 		}
 	})
+}
+
+// bomb is a decoder with a fault.
+type bomb struct{ letters }
+
+func (bomb) Add(int32) string { panic("boom") }
+
+// What panics over one row, in any worker, ends that row alone.
+func TestPanicOverOneSequenceEndsItAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		s := newScheduler(newFakeModel(t, 6), 6, 10_000, 26, slog.New(slog.NewTextHandler(&log, nil)))
+		s.scratch = []*scratch{{}, {}, {}}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- s.loop(ctx) }()
+		for range 2 { // the slots are of use again
+			var broken, whole []*sequence
+			for i := range 3 {
+				q := newSequence(t.Context(), 3, 0, 20)
+				q.sampler.guide, q.index = &guide{after: -1}, i // without a grammar
+				switch i {
+				case 1:
+					q.sampler.guide, q.decoder = nil, bomb{}
+				case 2:
+					q.sampler, q.promptProbs = nil, true
+				}
+				s.submit(q)
+				broken = append(broken, q)
+				whole = append(whole, ask(t.Context(), s, 3, 0, 20))
+			}
+			for _, q := range broken {
+				if text, _, err := read(q); text != "" || !errors.Is(err, errSampling) {
+					t.Errorf("broken sequence %d: %q, %v, want errSampling", q.index, text, err)
+				}
+			}
+			for i, q := range whole {
+				if text, finish, err := read(q); text != "bcdefghijklmnopqrstu" || finish != finishLength || err != nil {
+					t.Errorf("sequence %d beside them: %q, %q, %v", i, text, finish, err)
+				}
+			}
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("loop() = %v", err)
+		}
+		if got := log.String(); strings.Count(got, "panic=") != 6 || !strings.Contains(got, "boom") || !strings.Contains(got, "scheduler_test.go") {
+			t.Errorf("the log has no panics with their stacks: %s", got)
+		}
+	})
+	if e := wireError(errSampling); e.Status != http.StatusInternalServerError || e.Code != openai.CodeInternal {
+		t.Errorf("on the wire: %+v", e)
+	}
 }
 
 func TestContextEndsASequence(t *testing.T) {

@@ -21,6 +21,8 @@ var (
 	errRun = errors.New("the model run broke off")
 	// errNumbers ends a sequence whose logits were no numbers.
 	errNumbers = errors.New("the model returned no logits that can be used")
+	// errSampling ends a sequence whose next token met a fault of this program.
+	errSampling = errors.New("a token could not be chosen")
 )
 
 // textDecoder turns ids into text, whole characters at a time; see

@@ -41,10 +41,7 @@ func (m *Matcher) Mask(bits []uint64) error {
 		return fmt.Errorf("grammar: a mask of %d bits for %d tokens", 64*len(bits), m.v.size)
 	}
 	clear(bits)
-	m.g.m.mu.Lock()
-	k := m.mask(bits)
-	complete, stuck := m.at.complete, len(k.ids)+len(k.bits) == 0
-	m.g.m.mu.Unlock()
+	complete, stuck := m.goOn(bits)
 	if complete {
 		for _, id := range m.v.eos {
 			bits[id>>6] |= 1 << (id & 63)
@@ -55,6 +52,15 @@ func (m *Matcher) Mask(bits []uint64) error {
 		return ErrDeadEnd
 	}
 	return nil
+}
+
+// goOn sets the bits of the tokens that go on, and reports whether the output is
+// complete and whether there is no such token.
+func (m *Matcher) goOn(bits []uint64) (complete, stuck bool) {
+	m.g.m.mu.Lock()
+	defer m.g.m.mu.Unlock() // also when it panics: other outputs share the grammar
+	k := m.mask(bits)
+	return m.at.complete, len(k.ids)+len(k.bits) == 0
 }
 
 // mask sets the bits of the tokens that go on and returns them.

@@ -13,6 +13,34 @@ import (
 
 func has(bits []uint64, id int32) bool { return bits[id>>6]>>(id&63)&1 != 0 }
 
+// A panic in one output leaves the grammar to the others.
+func TestPanicUnlocksTheGrammar(t *testing.T) {
+	v := byteVocabulary()
+	g := mustSchema(t, `{"type":"boolean"}`)
+	m := NewMatcher(g, v)
+	bits := make([]uint64, 5)
+	for name, use := range map[string]func(){
+		"Mask": func() { _ = m.Mask(bits) }, "Advance": func() { _ = m.Advance('t') }, "Forced": func() { m.Forced() },
+	} {
+		m.at = &set{items: []item{{edge: 1 << 20}}} // a leaf that is not there
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%s with an impossible state: no panic", name)
+				}
+			}()
+			use()
+		}()
+		if !g.m.mu.TryLock() {
+			t.Fatalf("%s left the grammar locked", name)
+		}
+		g.m.mu.Unlock()
+		if m := NewMatcher(g, v); m.Mask(bits) != nil || !has(bits, 't') || has(bits, 'x') {
+			t.Errorf("after the panic of %s another output has a wrong mask", name)
+		}
+	}
+}
+
 func TestMatcherEnds(t *testing.T) {
 	v := byteVocabulary("true", "tr", "ue,", "")
 	m := NewMatcher(mustSchema(t, `{"type":"boolean"}`), v)
