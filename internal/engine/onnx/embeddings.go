@@ -196,6 +196,7 @@ func (m *embedder) run(r *http.Request, name func(int) string, inputs []tokenize
 	}
 	engine.MeterFrom(r.Context()).Prompt(total, 0)
 	vectors, err := m.Vectors(r.Context(), inputs)
+	bad, notFinite := errors.AsType[*encoder.NotFiniteError](err)
 	u := encoderUsage{PromptTokens: total, TotalTokens: total}
 	switch {
 	case r.Context().Err() != nil || errors.Is(err, context.Canceled):
@@ -205,6 +206,9 @@ func (m *embedder) run(r *http.Request, name func(int) string, inputs []tokenize
 			Message: "too many tokens wait for the encoder; retry after the time in Retry-After, send smaller requests or add replicas"}
 	case errors.Is(err, encoder.ErrStopped):
 		return nil, u, wireError(errStopped)
+	case notFinite:
+		return nil, u, &openai.Error{Status: http.StatusInternalServerError, Type: openai.TypeServer, Code: openai.CodeInternal, Param: name(bad.Input),
+			Message: name(bad.Input) + " makes the model compute a value that is no finite number, and would again; leave it out or change it"}
 	case err != nil:
 		return nil, u, wireError(err)
 	}

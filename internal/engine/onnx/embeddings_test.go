@@ -127,6 +127,34 @@ func TestEmbeddingsTakeFourForms(t *testing.T) {
 	}
 }
 
+// A text whose vector is not finite is named, and harms neither other requests
+// nor the engine.
+func TestTextWithoutAFiniteVector(t *testing.T) {
+	dir := tinyEncoder(t, "hidden", "{}")
+	path := filepath.Join(dir, "model.onnx")
+	graph, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	row := func(x float32) (out []byte) {
+		for _, v := range []float32{2, -2, x, 2} { // of "good" and of "bad"
+			out = binary.LittleEndian.AppendUint32(out, math.Float32bits(v))
+		}
+		return out
+	}
+	if err := os.WriteFile(path, bytes.Replace(graph, row(-2), row(float32(math.Inf(1))), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	srv := startReal(t, encoderConfig(t, dir))
+	for range 5 {
+		status, a := encode(t, srv, "/v1/embeddings", `{"input":["good","bad"]}`)
+		if status != http.StatusInternalServerError || a.Error == nil || a.Error.Code != "internal_error" || a.Error.Param == nil || *a.Error.Param != "input[1]" {
+			t.Fatalf("status %d, %+v", status, a.Error)
+		}
+	}
+	embed(t, srv, `{"input":["good","paris"]}`)
+}
+
 // The bytes, not just the shape: clients read little-endian fp32.
 func TestEmbeddingsInBase64(t *testing.T) {
 	srv := startReal(t, minilm(t))

@@ -37,6 +37,15 @@ var (
 	ErrStopped = errors.New("encoder is stopping")
 )
 
+// NotFiniteError is returned by Vectors for inputs of which one makes the model
+// compute what no client can use.
+type NotFiniteError struct{ Input int }
+
+// Error implements error.
+func (e *NotFiniteError) Error() string {
+	return fmt.Sprintf("input %d makes the model compute a value that is no finite number", e.Input)
+}
+
 // Config says which model runs, and bounds what it takes.
 type Config struct {
 	Dir     string
@@ -108,6 +117,9 @@ func (e *Encoder) warm() error {
 	out, err := e.graph.run(context.Background(), []tokenizer.Framed{e.tok.Frame(nil)})
 	if err != nil {
 		return err
+	}
+	if out[0] == nil {
+		return &NotFiniteError{}
 	}
 	e.dims = len(out[0])
 	if e.labels != nil && len(e.labels) != e.dims {

@@ -98,8 +98,8 @@ func (g *graph) choose() error {
 	return nil
 }
 
-// run executes the graph over a batch and returns a vector of each text. When
-// ctx ends, so does the run, with ctx's error.
+// run executes the graph over a batch and returns a vector of each text, nil
+// where it is not finite. When ctx ends, so does the run, with ctx's error.
 func (g *graph) run(ctx context.Context, texts []tokenizer.Framed) ([][]float32, error) {
 	width := 0
 	for _, t := range texts {
@@ -175,9 +175,7 @@ func (g *graph) vectors(out *ort.Tensor, texts []tokenizer.Framed, width int) ([
 		} else {
 			list[i] = g.pool(flat[i*width*dims:][:len(t.IDs)*dims], dims)
 		}
-		if err := g.set.finish(list[i]); err != nil {
-			return nil, err
-		}
+		list[i] = g.set.finish(list[i])
 	}
 	return list, nil
 }

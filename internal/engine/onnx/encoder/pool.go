@@ -1,9 +1,6 @@
 package encoder
 
-import (
-	"errors"
-	"math"
-)
+import "math"
 
 // A pooler makes one vector out of those of the tokens of one text, which lie
 // one after the other in rows. There is at least one.
@@ -58,9 +55,6 @@ func weighted(rows []float32, dims int, weight func(int) float32, divisor func(f
 	return out
 }
 
-// errNotFinite ends a request whose vector no client could use.
-var errNotFinite = errors.New("the model computed a value that is no finite number")
-
 // Normalize scales v to length 1. A zero vector stays.
 func Normalize(v []float32) {
 	n := norm(v)
@@ -93,13 +87,13 @@ func norm(v []float32) float64 {
 	return math.Sqrt(sum)
 }
 
-// finish checks and normalises one vector.
-func (s *settings) finish(v []float32) error {
+// finish normalises one vector, and returns nil for one that no client could use.
+func (s *settings) finish(v []float32) []float32 {
 	if n := norm(v); math.IsNaN(n) || math.IsInf(n, 0) {
-		return errNotFinite
+		return nil
 	}
 	if s.normalize && s.labels == nil {
 		Normalize(v)
 	}
-	return nil
+	return v
 }

@@ -74,11 +74,14 @@ func (e *Encoder) execute(ctx context.Context, batch []item) error {
 	for i, it := range batch {
 		c := it.call
 		switch {
-		case err == nil:
+		case err == nil && out[i] != nil:
 			c.out[it.input] = out[i]
-		case c.err == nil && ctx.Err() != nil:
+		case c.err != nil:
+		case err == nil: // the others in the batch have theirs
+			c.err = &NotFiniteError{it.input}
+		case ctx.Err() != nil:
 			c.err = ErrStopped
-		case c.err == nil:
+		default:
 			c.err = err
 		}
 		if c.running--; c.running == 0 && (len(c.pending) == 0 || c.err != nil) {

@@ -1,9 +1,12 @@
 package encoder
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"math"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -195,6 +198,58 @@ func TestStopping(t *testing.T) {
 	}
 	if _, err := e.Vectors(t.Context(), waits.inputs); !errors.Is(err, ErrStopped) {
 		t.Errorf("who came late got %v", err)
+	}
+}
+
+// infinite is the graph of hidden.onnx with an infinity in the row of "bad".
+func infinite(tb testing.TB) map[string]string {
+	tb.Helper()
+	b, err := os.ReadFile("testdata/tiny/hidden.onnx")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	row := func(x float32) (out []byte) {
+		for _, v := range []float32{2, -2, x, 2} { // good, bad
+			out = binary.LittleEndian.AppendUint32(out, math.Float32bits(v))
+		}
+		return out
+	}
+	if bytes.Count(b, row(-2)) != 1 {
+		tb.Fatal("hidden.onnx has no such rows")
+	}
+	return map[string]string{"model.onnx": string(bytes.Replace(b, row(-2), row(float32(math.Inf(1))), 1))}
+}
+
+// A text whose vector is not finite fails its call alone, however often.
+func TestNotFiniteFailsItsCallAlone(t *testing.T) {
+	e := open(t, Config{Dir: tiny(t, "hidden", infinite(t))})
+	ctx, cancel := context.WithCancel(t.Context())
+	good, bad := newCall(ctx, framed(e, "paris")), newCall(ctx, framed(e, "good", "bad"))
+	for _, c := range []*call{bad, good} { // in one batch
+		if err := e.submit(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- e.Run(ctx) }()
+	<-bad.done
+	<-good.done
+	if got, ok := errors.AsType[*NotFiniteError](bad.err); !ok || got.Input != 1 {
+		t.Errorf("the call with the text: %v", bad.err)
+	}
+	if good.err != nil || len(good.out[0]) != 2 {
+		t.Errorf("the call beside it: %v, %v", good.out, good.err)
+	}
+	for range maxFaults + 1 {
+		_, err := e.Vectors(ctx, framed(e, "bad"))
+		if _, ok := errors.AsType[*NotFiniteError](err); !ok {
+			t.Errorf("Vectors() = %v", err)
+		}
+	}
+	vectors(t, e, "good")
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("Run() = %v", err)
 	}
 }
 
