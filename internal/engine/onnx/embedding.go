@@ -55,7 +55,7 @@ func (e *Engine) encode(w http.ResponseWriter, r *http.Request) bool {
 		return false
 	case route == nil:
 		openai.WriteError(w, encodesOnly(m.names[0]))
-	case m == nil && e.cfg.EmbeddingModel == "" && e.live.Load() != nil:
+	case m == nil && e.chatOnly.Load():
 		openai.WriteError(w, wrongModel(e.names()[0], "writes text and is no encoder", "/v1/chat/completions; an encoder beside it needs --embedding-model"))
 	case m == nil:
 		openai.WriteError(w, wireError(errStopped))
@@ -151,6 +151,7 @@ func (e *Engine) withEncoder(ctx context.Context, lib *ort.Library, dev device, 
 		return &engine.Failure{Cause: engine.CauseModelUnsupported, Message: "--model and --embedding-model both name an encoder",
 			Remedy: "leave --embedding-model out, or name a model that chats with --model"}
 	case beside == "" && !alone:
+		e.chatOnly.Store(true)
 		return next(ctx)
 	case !alone:
 		e.publish(engine.Status{Phase: engine.Loading, Progress: -1, Detail: beside})

@@ -39,9 +39,10 @@ type Engine struct {
 	retired bool          // taken away to sleep, guarded by inUse
 	alarm   chan struct{} // holds a mark when a request waits for a sleeping engine
 
-	embed atomic.Pointer[embedder] // set while an encoder is loaded, or sleeps
-	born  time.Time
-	used  atomic.Int64 // nanoseconds from born to the last end of a request to an encoder that is alone
+	embed    atomic.Pointer[embedder] // set while an encoder is loaded, or sleeps
+	chatOnly atomic.Bool              // --model chats, and no encoder is beside it
+	born     time.Time
+	used     atomic.Int64 // nanoseconds from born to the last end of a request to an encoder that is alone
 }
 
 // live is what requests need of a loaded model.

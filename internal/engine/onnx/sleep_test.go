@@ -47,6 +47,11 @@ func TestSleepFreesTheModelAndARequestWakesIt(t *testing.T) {
 		awake := resident(t)
 		release()
 		until(t, e, engine.Asleep)
+		for path := range encoderRoutes {
+			if status, _ := post(t, srv, path, `{"input":"a"}`); status != http.StatusNotFound || e.Status().Phase != engine.Asleep {
+				t.Errorf("%s: status %d, phase %s; want a refusal in its sleep", path, status, e.Status().Phase)
+			}
+		}
 		if st := e.Status(); st.Slots == 0 || !st.Yields || len(st.Models) != 1 || st.Models[0].ContextTokens == 0 {
 			t.Errorf("asleep: %+v, want slots, yielding and model as when awake", st)
 		}
