@@ -84,7 +84,9 @@ func (e *Engine) encoded(m *embedder, route encoderRoute, r *http.Request) (any,
 			e.used.Store(int64(time.Since(e.born)))
 			release()
 		}()
-		m = e.embed.Load()
+		if m = e.embed.Load(); m == nil { // the engine ends, which waits for nobody
+			return nil, wireError(errStopped)
+		}
 	}
 	return m.answer(r, route)
 }

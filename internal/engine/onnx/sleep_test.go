@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -147,4 +148,22 @@ func TestRequestOnTheWayToSleep(t *testing.T) {
 			t.Errorf("after the end acquire = %v", err)
 		}
 	})
+}
+
+// An engine takes its encoder away when it ends, also from a request that has
+// just found it loaded.
+func TestEncoderGoneWhenTheEngineEnds(t *testing.T) {
+	e, err := New(Config{Model: "m", Device: "cpu"}, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.live.Store(&live{}) // lets acquire succeed
+	r := httptest.NewRequest(http.MethodPost, "/v1/embeddings", strings.NewReader(`{"input":"a"}`))
+	body, fault := e.encoded(&embedder{names: []string{"m"}, alone: true}, (*embedder).embeddings, r)
+	if body != nil || fault == nil || fault.Status != http.StatusServiceUnavailable {
+		t.Errorf("encoded() = %v, %+v", body, fault)
+	}
+	if !e.inUse.TryLock() {
+		t.Error("the request still holds the engine")
+	}
 }
