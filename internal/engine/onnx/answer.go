@@ -266,14 +266,14 @@ func (p *part) chatDeltas(q piece, lp any, first bool) []choice {
 }
 
 // stopReason is vLLM's extension: the stop string or token that ended the
-// sequence, null when that was the model's own end or the length.
+// sequence, null when that was the model's own end, a grammar's or the length.
 func (q piece) stopReason(j *job) any {
 	switch {
 	case q.finish != finishStop:
 		return nil
 	case q.stopText != "":
 		return q.stopText
-	case slices.Contains(j.live.config.Model.EOS, q.stopToken):
+	case q.complete, slices.Contains(j.live.config.Model.EOS, q.stopToken):
 		return nil
 	}
 	return q.stopToken

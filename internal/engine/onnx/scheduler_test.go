@@ -363,6 +363,34 @@ func TestPanicOverOneSequenceEndsItAlone(t *testing.T) {
 	}
 }
 
+// What ended a sequence is told where the client could not know it.
+func TestStopReason(t *testing.T) {
+	config := &genaiConfig{}
+	config.Model.EOS = []int32{eosToken}
+	j := &job{live: &live{config: config}}
+	for _, tt := range []struct {
+		name  string
+		d     drawn
+		stops []string
+		want  any
+	}{
+		{"a grammar", drawn{id: 3, last: true}, nil, nil},
+		{"a stop string where a grammar ends", drawn{id: 3, last: true}, []string{"d"}, "d"},
+		{"the model", drawn{id: eosToken}, nil, nil},
+		{"a token of the client's", drawn{id: 0}, nil, int32(0)},
+	} {
+		q := newSequence(t.Context(), 1, 0, 5)
+		q.ends, q.stop.stops = append(q.ends, 0), tt.stops
+		if done := q.accept(tt.d, 100); !done {
+			t.Errorf("%s did not end the sequence", tt.name)
+		}
+		p := q.out.take(nil)[0]
+		if got := p.stopReason(j); p.finish != finishStop || got != tt.want {
+			t.Errorf("%s: finish %q, stop reason %v, want %v", tt.name, p.finish, got, tt.want)
+		}
+	}
+}
+
 func TestContextEndsASequence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newFakeModel(t, 1)

@@ -115,7 +115,7 @@ func (q *sequence) accept(d drawn, limit int) (done bool) {
 		return true
 	}
 	if d.last {
-		p.finish = finishStop
+		p.finish, p.complete = finishStop, true
 		q.end(p)
 		return true
 	}
@@ -167,7 +167,8 @@ type piece struct {
 	err      error      // set on the last piece instead of finish
 
 	stopText  string // the stop string that ended the sequence
-	stopToken int32  // the token that did, when stopText is empty
+	stopToken int32  // the token that did, when stopText is empty and it is not complete
+	complete  bool   // the grammar of the output ended the sequence
 }
 
 // outbox hands the pieces of one request's sequences from the scheduler, which

@@ -116,6 +116,8 @@ func structuredOutputs(t *testing.T, srv *httptest.Server) {
 			}
 			if c := a.Choices[0]; *c.FinishReason != finishLength && !tc.ok(c.Message.Content) {
 				t.Errorf("%s, seed %d: %q (%s)", what, seed, c.Message.Content, *c.FinishReason)
+			} else if c.StopReason != nil {
+				t.Errorf("%s, seed %d: stop reason %v, want none", what, seed, c.StopReason)
 			}
 		}
 	}
