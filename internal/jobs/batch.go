@@ -91,15 +91,15 @@ func (s *Service) runBatch(base, ctx context.Context, h *holding, t *task) {
 		}
 	}
 	defer h.keepLease(base, t.Until)()
-	switch err := s.advance(base, ctx, h, t); {
+	err := s.advance(base, ctx, h, t)
+	if errors.Is(err, store.ErrNotFound) && base.Err() == nil {
+		s.log.Error("batch has lost its input", "key", h.key, "err", err)
+		err = s.endWithoutInput(base, h)
+	}
+	switch {
 	case err == nil, errors.Is(err, errEnded):
 	case base.Err() != nil, errors.Is(err, errLost):
 		s.stopped(ctx, h)
-	case errors.Is(err, store.ErrNotFound):
-		s.log.Error("batch has lost its input", "key", h.key, "err", err)
-		s.finish(base, h, func(t *task) {
-			t.Batch.reject(time.Now(), batchFault{Code: "input_lost", Message: "the input file was deleted or has expired"})
-		})
 	default:
 		s.log.Error("batch cannot go on, trying again", "key", h.key, "err", err)
 		s.release(base, h, 5*time.Second, func(*task) {})
@@ -350,6 +350,19 @@ func (s *Service) writeFiles(ctx context.Context, t *task, left lineError) (sum 
 		return sum, err
 	}
 	defer func() { _ = in.Close() }() // it was only read
+	return s.writeResults(ctx, t, func(add func(result) error) error {
+		return lines(in, func(number int, text []byte) error {
+			res, err := s.told(ctx, t, number, text, left)
+			if err != nil {
+				return err
+			}
+			return add(res)
+		})
+	})
+}
+
+// writeResults writes what each adds to the one or the other file.
+func (s *Service) writeResults(ctx context.Context, t *task, each func(add func(result) error) error) (sum written, err error) {
 	var good, bad blobWriter
 	defer func() {
 		for _, w := range []blobWriter{good, bad} {
@@ -358,11 +371,7 @@ func (s *Service) writeFiles(ctx context.Context, t *task, left lineError) (sum 
 			}
 		}
 	}()
-	err = lines(in, func(number int, text []byte) error {
-		res, err := s.told(ctx, t, number, text, left)
-		if err != nil {
-			return err
-		}
+	err = each(func(res result) error {
 		to := &bad
 		if res.Error == nil && res.Response.StatusCode < 400 {
 			to = &good
@@ -371,9 +380,11 @@ func (s *Service) writeFiles(ctx context.Context, t *task, left lineError) (sum 
 			sum.failed++
 		}
 		if *to == nil {
-			if *to, err = s.newOutput(ctx); err != nil {
+			w, err := s.newOutput(ctx)
+			if err != nil {
 				return err
 			}
+			*to = w
 		}
 		b, err := json.Marshal(res)
 		if err == nil {
