@@ -49,3 +49,30 @@ func TestBatchWithoutInputKeepsWhatItHas(t *testing.T) {
 		})
 	}
 }
+
+// A window that ends when the input is gone is refused.
+func TestBatchWindowEndsBeforeItsInput(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := config()
+		cfg.FileTTL = 24 * time.Hour
+		r := newReplicaOf(t, cfg, store.NewMemory(1<<26), "", newEngine().chain)
+		defer r.end()
+		_, text := r.upload("batch", requests(1))
+		id := object(t, text)["id"].(string)
+		ask := func(window string) (int, string) {
+			return r.do("POST", "/v1/batches", `{"input_file_id":"`+id+`","endpoint":"/v1/completions","completion_window":"`+window+`"}`)
+		}
+		if status, text := ask("24h"); status != 200 {
+			t.Errorf("a window as long as files stay: %d %s", status, text)
+		}
+		<-time.After(23 * time.Hour)
+		status, text := ask("24h")
+		err, _ := object(t, text)["error"].(map[string]any)
+		if status != 400 || err["param"] != "completion_window" || !strings.Contains(text, "1h30m") || !strings.Contains(text, "upload the file again") {
+			t.Errorf("a window beyond the input: %d %s", status, text)
+		}
+		if status, text := ask("1h30m"); status != 200 {
+			t.Errorf("the window that is named: %d %s", status, text)
+		}
+	})
+}

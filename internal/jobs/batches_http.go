@@ -62,6 +62,10 @@ const (
 	minWindow = time.Minute
 	maxWindow = 7 * 24 * time.Hour
 
+	// windowSpare is for writing the files of a batch, from its input, once its
+	// window has ended.
+	windowSpare = contentSpare / 2
+
 	maxWindowBytes = 32 // leading zeros would have no end
 )
 
@@ -144,6 +148,10 @@ func (s *Service) submitBatch(ctx context.Context, owner, key string, raw []byte
 		if t, _, err := s.load(ctx, taskKey(kindBatch, owner, id)); !errors.Is(err, store.ErrNotFound) {
 			return t, err
 		}
+	}
+	if most := time.Until(f.stays()) - windowSpare; window > most {
+		return nil, openai.Invalid("completion_window", openai.CodeInvalidValue,
+			"completion_window ends after the input file is gone; ask for %v at most, or upload the file again", max(most, 0).Truncate(time.Minute))
 	}
 	if err := s.quota.take(ctx, owner); err != nil {
 		return nil, err

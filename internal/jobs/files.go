@@ -24,6 +24,9 @@ const (
 	maxLines     = 50_000
 )
 
+// contentSpare is how much longer a content stays than what names it.
+const contentSpare = time.Hour
+
 // uploadStall is how long an upload may bring nothing.
 const uploadStall = 60 * time.Second
 
@@ -36,6 +39,15 @@ type file struct {
 	Created time.Time `json:"created"`
 	Expires time.Time `json:"expires"`
 	Content ref       `json:"content"`
+	Stays   time.Time `json:"stays,omitzero"` // when the content goes, whatever the client asked; zero where it follows from Expires
+}
+
+// stays is until when the content can be read.
+func (f *file) stays() time.Time {
+	if f.Stays.IsZero() {
+		return f.Expires.Add(contentSpare)
+	}
+	return f.Stays
 }
 
 // fileObject is a file as clients see it.
@@ -92,6 +104,7 @@ type upload struct {
 	purpose, anchor, seconds string
 	name                     string
 	content                  *ref
+	stays                    time.Time // the content
 }
 
 // upload reads the form in whatever order its parts come, and the file's part
@@ -187,7 +200,9 @@ func (s *Service) takeFile(ctx context.Context, u *upload, part *multipart.Part)
 	if u.content != nil {
 		return openai.Invalid("file", openai.CodeInvalidValue, "file is there twice; upload one file at a time")
 	}
-	w, err := s.blobs.create(ctx, s.cfg.FileTTL+time.Hour)
+	ttl := s.cfg.FileTTL + contentSpare
+	u.stays = time.Now().Add(ttl)
+	w, err := s.blobs.create(ctx, ttl)
 	if err != nil {
 		return err
 	}
@@ -268,7 +283,8 @@ func (u *upload) file(owner string, ttl time.Duration) (*file, error) {
 		return nil, openai.Invalid("expires_after.anchor", openai.CodeInvalidValue, "expires_after.anchor must be created_at")
 	}
 	now := time.Now()
-	return &file{ID: newID("file-"), Owner: owner, Name: u.name, Purpose: u.purpose, Created: now, Expires: now.Add(ttl), Content: *u.content}, nil
+	return &file{ID: newID("file-"), Owner: owner, Name: u.name, Purpose: u.purpose, Created: now, Expires: now.Add(ttl),
+		Content: *u.content, Stays: u.stays}, nil
 }
 
 func (s *Service) listFiles(w http.ResponseWriter, r *http.Request) {
@@ -371,7 +387,7 @@ func (s *Service) deleteFile(w http.ResponseWriter, r *http.Request) {
 
 // newOutput begins a file that a batch writes.
 func (s *Service) newOutput(ctx context.Context) (blobWriter, error) {
-	return s.blobs.create(ctx, s.cfg.FileTTL+time.Hour)
+	return s.blobs.create(ctx, s.cfg.FileTTL+contentSpare)
 }
 
 // publish makes a written content a file of the batch. Whoever writes it second

@@ -57,12 +57,12 @@ func TestFileExpiry(t *testing.T) {
 		"": 48 * time.Hour, "3600": time.Hour, "172800": 48 * time.Hour,
 		"3599": 0, "172801": 0, "10000000000": 0, "99999999999999999999": 0, "1.5": 0,
 	} {
-		u := upload{purpose: "batch", seconds: seconds, content: &ref{Bytes: 1}}
+		u := upload{purpose: "batch", seconds: seconds, content: &ref{Bytes: 1}, stays: time.Now().Add(49 * time.Hour)}
 		f, err := u.file("", 48*time.Hour)
 		switch {
 		case want == 0 && (err == nil || !strings.Contains(err.Error(), "from 3600 to 172800")):
 			t.Errorf("%q: %v", seconds, err)
-		case want > 0 && (err != nil || f.Expires.Sub(f.Created) != want):
+		case want > 0 && (err != nil || f.Expires.Sub(f.Created) != want || !f.stays().Equal(u.stays)):
 			t.Errorf("%q: %+v, %v; want %v", seconds, f, err, want)
 		}
 	}
