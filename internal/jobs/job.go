@@ -55,9 +55,17 @@ func (s *Service) runJob(ctx context.Context, h *holding, t *task) {
 		return
 	}
 	kept, err := s.keepAnswer(ctx, a.body)
-	if err != nil {
+	switch {
+	case err == nil:
+	case s.over(ctx, h):
+		return
+	case t.Faults+1 < maxFaults:
+		s.log.Error("job's answer cannot be kept, trying again", "key", h.key, "err", err)
+		s.release(ctx, h, unkeptPause(t.Faults), func(t *task) { t.Faults++ })
+		return
+	default:
 		s.log.Error("job's answer cannot be kept", "key", h.key, "err", err)
-		s.release(ctx, h, 5*time.Second, func(*task) {})
+		s.finish(ctx, h, func(t *task) { t.Job.fail("answer_not_kept", unkeptMessage) })
 		return
 	}
 	written := s.finish(ctx, h, func(t *task) {
@@ -69,6 +77,21 @@ func (s *Service) runJob(ctx context.Context, h *holding, t *task) {
 	if written {
 		s.drop(context.WithoutCancel(ctx), t.Job.Body)
 	}
+}
+
+// unkeptMessage is why work ends whose answer could not be kept, each time that
+// it was computed.
+const unkeptMessage = "the server's store could not keep the answer; if it is full, delete files that are no longer needed, " +
+	"shorten --result-ttl or give --state a larger volume, and send the request again"
+
+// unkeptPause is how long an answer that could not be kept waits to be computed
+// anew. A store that was away is soon back; before the last try there is time to
+// give a full one room.
+func unkeptPause(faults int) time.Duration {
+	if faults+2 == maxFaults {
+		return 10 * time.Minute
+	}
+	return 5 * time.Second
 }
 
 // over ends the run of a job whose time is up, or whose process stops.

@@ -39,6 +39,10 @@ func (s *Service) runResponse(ctx context.Context, h *holding, t *task) {
 	}
 	ctx, cancel := context.WithDeadlineCause(ctx, t.Deadline, errExpired)
 	defer cancel()
+	if t.Faults >= maxFaults {
+		s.failResponse(ctx, h, t, l, unkeptMessage)
+		return
+	}
 	body, err := s.get(ctx, t.Response.Body)
 	if err != nil {
 		s.log.Error("response's body cannot be read", "key", h.key, "err", err)
@@ -117,12 +121,17 @@ func (s *Service) endWith(ctx context.Context, h *holding, t *task, l *responseL
 	// What was computed is worth a moment of a shutdown.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaseFor)
 	defer cancel()
-	if err := write(ctx); err != nil {
-		s.log.Warn("response's end cannot be written, trying again", "key", h.key, "err", err)
-		s.release(ctx, h, 5*time.Second, func(*task) {})
+	err := write(ctx)
+	if err == nil {
+		s.settle(ctx, h, t, l.end)
 		return
 	}
-	s.settle(ctx, h, t, l.end)
+	s.log.Warn("response's end cannot be written, trying again", "key", h.key, "err", err)
+	s.release(ctx, h, unkeptPause(t.Faults), func(t *task) {
+		if !errors.Is(err, errLost) { // somebody else was first
+			t.Faults++
+		}
+	})
 }
 
 // settle lets the task follow its log.

@@ -21,6 +21,7 @@ type talker struct {
 	mu    sync.Mutex
 	asked []string // messages of each request, as "role: content" lines
 	words int
+	pad   string                      // of each word
 	fault func(run int) *openai.Error // instead of the answer of a run, or nil
 	midst func(run int) *openai.Error // after the first word
 }
@@ -76,7 +77,7 @@ func (e *talker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 			return
 		}
-		word := fmt.Sprintf("w%d ", i)
+		word := fmt.Sprintf("w%d ", i) + e.pad
 		all.WriteString(word)
 		if req.Stream {
 			chunk(map[string]any{"content": word}, nil)
