@@ -10,6 +10,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -54,66 +55,103 @@ func (p *peers) sum(ctx context.Context) (Signal, error) {
 		return Signal{}, fmt.Errorf("find the replicas: %w; --scaler-peers must name a headless service with publishNotReadyAddresses", err)
 	}
 	var (
-		wg    sync.WaitGroup
-		mu    sync.Mutex
-		total Signal
-		slots = make(chan struct{}, peersAtOnce)
+		wg      sync.WaitGroup
+		answers = make([]answer, len(addresses))
+		slots   = make(chan struct{}, peersAtOnce)
 	)
-	for _, address := range addresses {
+	for i, address := range addresses {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			sig := p.ask(ctx, address)
-			mu.Lock()
-			defer mu.Unlock()
-			total.Saturation += sig.Saturation
-			total.Demand += sig.Demand
+			answers[i] = p.ask(ctx, address)
 		})
 	}
 	wg.Wait()
 	if err := ctx.Err(); err != nil {
 		return Signal{}, err
 	}
-	return total, nil
+	return total(answers), nil
 }
 
-// ask returns the signal of one replica. Where nothing listens nobody waits:
-// that container has not started, or has gone. One that is there and says
-// nothing counts as full, which neither adds a replica nor takes its place.
-func (p *peers) ask(ctx context.Context, address string) Signal {
-	sig, err := p.get(ctx, "http://"+net.JoinHostPort(address, p.port)+"/scale")
+// answer is what one address has said. A replica may have several: in a
+// dual-stack cluster one of IPv4 and one of IPv6.
+type answer struct {
+	reply
+	address string
+	absent  bool // nothing listens: that container has not started, or has gone
+	silent  bool // somebody is there and does not say how full it is
+}
+
+// reply is what is read of GET /scale.
+type reply struct {
+	Signal
+	Instance string `json:"instance"` // who answers; empty from a replica that knows of none
+}
+
+// total counts each replica once. One that is there and says nothing counts as
+// full, which neither adds a replica nor takes its place; those are no more
+// than a family of addresses shows beyond the replicas that have answered.
+func total(answers []answer) Signal {
+	replicas := map[string]Signal{}
+	there, silent := map[bool]int{}, map[bool]int{} // by whether it is IPv6
+	for _, a := range answers {
+		if a.absent {
+			continue
+		}
+		family := strings.Contains(a.address, ":")
+		there[family]++
+		switch {
+		case a.silent:
+			silent[family]++
+		case a.Instance != "":
+			replicas[a.Instance] = a.Signal
+		default:
+			replicas[a.address] = a.Signal
+		}
+	}
+	unheard := max(0, max(there[false], there[true])-len(replicas))
+	full := min(unheard, max(silent[false], silent[true]))
+	sum := Signal{Saturation: float64(full), Demand: full}
+	for _, sig := range replicas {
+		sum.Saturation += sig.Saturation
+		sum.Demand += sig.Demand
+	}
+	return sum
+}
+
+// ask returns what is said at one address.
+func (p *peers) ask(ctx context.Context, address string) answer {
+	said, err := p.get(ctx, "http://"+net.JoinHostPort(address, p.port)+"/scale")
 	switch {
 	case err == nil:
-		return sig
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return Signal{}
-	default:
-		if ctx.Err() == nil {
-			p.log.Warn("a replica does not say how full it is; counting it as full", "addr", address, "err", err)
-		}
-		return Signal{Saturation: 1, Demand: 1}
+		return answer{reply: said, address: address}
+	case errors.Is(err, syscall.ECONNREFUSED): // nobody waits there
+		return answer{address: address, absent: true}
+	case ctx.Err() == nil:
+		p.log.Warn("a replica does not say how full it is, and counts as full where no other address of it does", "addr", address, "err", err)
 	}
+	return answer{address: address, silent: true}
 }
 
-func (p *peers) get(ctx context.Context, url string) (Signal, error) {
+func (p *peers) get(ctx context.Context, url string) (reply, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return Signal{}, err
+		return reply{}, err
 	}
 	resp, err := p.client.Do(req)
 	if err != nil {
-		return Signal{}, err
+		return reply{}, err
 	}
 	defer func() { _ = resp.Body.Close() }() // read or given up
 	if resp.StatusCode != http.StatusOK {
-		return Signal{}, fmt.Errorf("%s: the port must answer /scale without a key: --metrics-listen opens one", resp.Status)
+		return reply{}, fmt.Errorf("%s: the port must answer /scale without a key: --metrics-listen opens one", resp.Status)
 	}
-	var sig Signal
-	if err := json.UnmarshalRead(io.LimitReader(resp.Body, peerReplyBytes), &sig); err != nil {
-		return Signal{}, err
+	var said reply
+	if err := json.UnmarshalRead(io.LimitReader(resp.Body, peerReplyBytes), &said); err != nil {
+		return reply{}, err
 	}
-	if math.IsNaN(sig.Saturation) || sig.Saturation < 0 || sig.Demand < 0 {
-		return Signal{}, fmt.Errorf("saturation is %v", sig.Saturation)
+	if math.IsNaN(said.Saturation) || said.Saturation < 0 || said.Demand < 0 {
+		return reply{}, fmt.Errorf("saturation is %v", said.Saturation)
 	}
-	return sig, nil
+	return said, nil
 }

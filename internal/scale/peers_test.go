@@ -54,6 +54,12 @@ func says(saturation float64, demand int) http.HandlerFunc {
 	}
 }
 
+func saysAs(instance string, saturation float64, demand int) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprintf(w, `{"saturation":%v,"demand":%d,"phase":"ready","instance":%q}`, saturation, demand, instance)
+	}
+}
+
 func TestSum(t *testing.T) {
 	silent := make(chan struct{})
 	defer close(silent)
@@ -63,6 +69,7 @@ func TestSum(t *testing.T) {
 		want Signal
 	}{
 		{"four replicas", fleet(t, says(1, 8), says(0.5, 4), says(3, 3), says(0, 0)), Signal{4.5, 15}},
+		{"a replica of two addresses, and one that knows of no instance", fleet(t, saysAs("a", 2, 2), says(1, 1), saysAs("a", 2, 2)), Signal{3, 3}},
 		{"one has not started", fleet(t, says(2, 2), nil), Signal{2, 2}},
 		{"one wants a key", fleet(t, says(2, 2), func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) }), Signal{3, 3}},
 		{"one talks nonsense", fleet(t, says(2, 2), says(-4, 2)), Signal{3, 3}},
@@ -83,5 +90,30 @@ func TestSumWithoutName(t *testing.T) {
 	p.host = "elsewhere"
 	if _, err := p.sum(t.Context()); err == nil || !strings.Contains(err.Error(), "publishNotReadyAddresses") {
 		t.Errorf("sum() = %v", err)
+	}
+}
+
+// In a dual-stack cluster every replica has an address of each family.
+func TestTotalOfTwoFamilies(t *testing.T) {
+	heard := func(address, instance string) answer {
+		return answer{address: address, reply: reply{Signal{2, 2}, instance}}
+	}
+	silent := func(address string) answer { return answer{address: address, silent: true} }
+	absent := func(address string) answer { return answer{address: address, absent: true} }
+	for _, test := range []struct {
+		name    string
+		answers []answer
+		want    Signal
+	}{
+		{"two replicas", []answer{heard("10.0.0.1", "a"), heard("10.0.0.2", "b"), heard("fd00::1", "a"), heard("fd00::2", "b")}, Signal{4, 4}},
+		{"no IPv6 gets through", []answer{heard("10.0.0.1", "a"), heard("10.0.0.2", "b"), silent("fd00::1"), silent("fd00::2")}, Signal{4, 4}},
+		{"IPv4 only is listened to", []answer{heard("10.0.0.1", "a"), silent("10.0.0.2"), absent("fd00::1"), absent("fd00::2")}, Signal{3, 3}},
+		{"one is silent", []answer{heard("10.0.0.1", "a"), silent("10.0.0.2"), heard("fd00::1", "a"), silent("fd00::2")}, Signal{3, 3}},
+		{"one has not started, one is silent", []answer{absent("10.0.0.1"), silent("10.0.0.2"), absent("fd00::1"), silent("fd00::2")}, Signal{1, 1}},
+		{"nobody has an address", nil, Signal{}},
+	} {
+		if got := total(test.answers); got != test.want {
+			t.Errorf("%s: total() = %v, want %v", test.name, got, test.want)
+		}
 	}
 }

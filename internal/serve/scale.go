@@ -16,6 +16,7 @@ type Signal struct {
 	Held       int          `json:"held"`       // waiting for an engine that is not ready
 	Capacity   int          `json:"capacity"`   // slots of the engine; 0 while it is not ready
 	Phase      engine.Phase `json:"phase"`      // of the engine
+	Instance   string       `json:"instance"`   // this run of the program, which may have several addresses
 }
 
 // Scale reads the signal, the same that /scale and infer_saturation show. Any
@@ -23,7 +24,7 @@ type Signal struct {
 func (s *Server) Scale() Signal {
 	st := s.gate.Stats()
 	return Signal{Saturation: st.Saturation, Demand: st.Demand,
-		Running: st.Running, Waiting: st.Waiting, Held: st.Held, Capacity: st.Capacity, Phase: s.eng.Status().Phase}
+		Running: st.Running, Waiting: st.Waiting, Held: st.Held, Capacity: st.Capacity, Phase: s.eng.Status().Phase, Instance: s.instance}
 }
 
 // scale answers KEDA's metrics-api scaler, with valueLocation: saturation.

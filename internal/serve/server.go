@@ -4,6 +4,7 @@ package serve
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -42,6 +43,8 @@ type Server struct {
 	life    *life
 	router  *chi.Mux
 	started atomic.Bool // the engine was ready once
+
+	instance string // this run, for whoever sums up replicas
 }
 
 // New checks cfg, registers the metrics on reg, which /metrics exposes, and
@@ -50,7 +53,7 @@ func New(cfg Config, eng engine.Engine, reg *prometheus.Registry, log *slog.Logg
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, eng: eng, log: log, gate: admission.New(admission.Config{
+	s := &Server{cfg: cfg, eng: eng, log: log, instance: rand.Text(), gate: admission.New(admission.Config{
 		MaxQueue: cfg.MaxQueue, MaxQueueTokens: cfg.MaxQueueTokens, MaxQueueBytes: cfg.MaxQueueBytes,
 		Hold: cfg.Hold, Expected: cfg.MaxConcurrency,
 	})}
