@@ -47,8 +47,8 @@ func (m *Monitor) Describe(ch chan<- *prometheus.Desc) {
 func (m *Monitor) Collect(ch chan<- prometheus.Metric) {
 	s, fresh := m.fresh()
 	ch <- prometheus.MustNewConstMetric(descUp, prometheus.GaugeValue, number(fresh && s.reason == ""))
-	if len(s.devices) > 0 {
-		ch <- prometheus.MustNewConstMetric(descLooked, prometheus.GaugeValue, float64(s.at.UnixMilli())/1e3)
+	if !s.answered.IsZero() {
+		ch <- prometheus.MustNewConstMetric(descLooked, prometheus.GaugeValue, float64(s.answered.UnixMilli())/1e3)
 	}
 	m.ledger.collect(ch)
 	for _, r := range s.devices {

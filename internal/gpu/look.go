@@ -33,11 +33,14 @@ func (w *worker) read() (snapshot, error) {
 		} else if r.mig {
 			c.last = r
 		}
+		if err == nil {
+			w.heard = time.Now()
+		}
 		w.fail(w.judge(r, c))
 		s.devices = append(s.devices, r)
 	}
 	s.driver, s.cuda = w.lib.versions()
-	s.at, s.xids = time.Now(), w.told()
+	s.at, s.answered, s.xids = time.Now(), w.heard, w.told()
 	switch {
 	case gone != nil:
 		s.reason = gone.Error()

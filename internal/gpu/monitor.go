@@ -150,6 +150,7 @@ type worker struct {
 	xids    map[xid]float64
 	failed  int       // attempts to initialise in a row
 	working time.Time // when the driver last worked; zero when it never did
+	heard   time.Time // when a GPU last answered; zero when none ever did
 	said    string    // the last reason that was logged
 }
 
@@ -214,7 +215,7 @@ func (w *worker) nothing(err error) snapshot {
 		w.log.Info("no gpu is watched", "reason", w.said)
 	}
 	w.fail(w.lost(err))
-	return snapshot{at: time.Now(), reason: err.Error(), devices: w.counted(), xids: w.told()}
+	return snapshot{at: time.Now(), answered: w.heard, reason: err.Error(), devices: w.counted(), xids: w.told()}
 }
 
 // lost is the failure that err means.

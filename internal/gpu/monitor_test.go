@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -206,7 +207,16 @@ func TestDriverReload(t *testing.T) {
 	m, _ := start(t, lines...)
 	await(t, m, "some work", func(s *look) bool { return up(s) && s.devices[0].busy > 0.1 })
 	set(t, append(lines, "fail.nvmlDeviceGetPowerUsage 9", "fail.nvmlInit_v2 9")...)
-	s := await(t, m, "the driver's absence", func(s *look) bool { return strings.Contains(s.reason, "nvmlInit") })
+	absent := func(s *look) bool { return strings.Contains(s.reason, "nvmlInit") }
+	s := await(t, m, "the driver's absence", absent)
+	last := s.answered
+	s = await(t, m, "its absence in another look", func(now *look) bool { return now != s && absent(now) })
+	if s.answered.IsZero() || s.answered != last || !s.answered.Before(s.at) {
+		t.Errorf("an absent driver answered at %v, then at %v", last, s.answered)
+	}
+	if want := "infer_gpu_last_sample_timestamp_seconds " + strconv.FormatFloat(float64(last.UnixMilli())/1e3, 'g', -1, 64) + "\n"; !strings.Contains(exposition(t, m), want) {
+		t.Errorf("%q is missing:\n%s", want, exposition(t, m))
+	}
 	if len(s.devices) != 1 || !s.devices[0].lost || s.devices[0].busy < 0.1 {
 		t.Errorf("the counters of what is gone: %+v", s.devices)
 	}

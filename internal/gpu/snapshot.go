@@ -14,12 +14,13 @@ func known(v float64) bool { return !math.IsNaN(v) }
 // snapshot is what the last look at the GPUs found. It is never changed after
 // publication.
 type snapshot struct {
-	at      time.Time // when the look ended; zero before the first
-	reason  string    // why there is nothing to tell; empty when there is
-	driver  string
-	cuda    string
-	devices []reading
-	xids    map[xid]float64
+	at       time.Time // when the look ended; zero before the first
+	answered time.Time // when a GPU last answered; zero when none ever did
+	reason   string    // why there is nothing to tell; empty when there is
+	driver   string
+	cuda     string
+	devices  []reading
+	xids     map[xid]float64
 }
 
 // xid names a counter of XID errors.
