@@ -22,7 +22,7 @@ const (
 	bulkKeys    = 50               // that are looked at with one call
 	maxDirs     = 4096             // whose tail is remembered
 	pruneAfter  = 10 * time.Minute // a key that is listed and not there for so long never comes
-	addTries    = 40
+	addTries    = 40               // that other processes may spoil
 )
 
 // index lists keys, which no component does. Every folder of keys (all that
@@ -73,23 +73,24 @@ func (x *index) add(ctx context.Context, key string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	line := strconv.FormatInt(time.Now().Unix(), 10) + " " + name
-	for range addTries {
+	for spoilt := 0; spoilt < addTries; {
 		done, err := x.append(ctx, folder, t, line, name)
-		if err == nil && done {
+		switch {
+		case err == nil && done:
 			return nil
-		}
-		if err != nil && !errors.Is(err, store.ErrConflict) {
+		case err == nil: // another segment is the last
+			continue
+		case !errors.Is(err, store.ErrConflict):
 			return fmt.Errorf("list a key: %w", err)
 		}
-		if err != nil { // another process was first
-			select {
-			case <-time.After(rand.N(20 * time.Millisecond)):
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+		spoilt++ // another process was first
+		select {
+		case <-time.After(rand.N(20 * time.Millisecond)):
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
-	return fmt.Errorf("list a key: %w", store.ErrConflict)
+	return fmt.Errorf("list a key: %w", errBusy)
 }
 
 // append tries to put line into the segment that t believes to be the last. It

@@ -266,5 +266,8 @@ func (st *Store) fault(what string, err error) error {
 
 var _ store.Store = (*Store)(nil)
 
-// errSegment: a part of the index holds what is not one.
-var errSegment = errors.New("a part of the list of keys is damaged")
+var (
+	errSegment = errors.New("a part of the list of keys is damaged") // it holds what is not one
+	// errBusy is no ErrConflict, which would tell a caller that the key is there.
+	errBusy = errors.New("other processes write to the list of keys all the time")
+)
