@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -27,24 +27,29 @@ const (
 
 // index lists keys, which no component does. Every folder of keys (all that
 // stands before a key's last slash) has segments i:FOLDER0, i:FOLDER1 and so on:
-// a line for each key, with the time when it was added. The last segment is
-// appended to by compare-and-swap. A folder is itself an entry of the folder
-// above it. Keys that have gone stay listed until a List finds them gone.
+// a line for each key, with the time when it was added. Keys are added to any
+// open segment that has room. A folder is itself an entry of the folder above
+// it. Keys that have gone stay listed until a sweep finds them gone.
 type index struct {
-	st *Store
+	st   *Store
+	most int // keys of one segment
 
 	mu    sync.Mutex
 	tails map[string]*tail
 }
 
-// tail is the last segment of a folder, as far as this process knows. Its lock
-// lets the writers of one process wait instead of meeting.
+// tail is what this process knows of a folder. Its lock lets the writers of one
+// process wait instead of meeting.
 type tail struct {
 	mu     sync.Mutex
-	number int
+	number atomic.Int64 // of the segment to add to: a guess, which is tried
+	swept  atomic.Int64 // Unix seconds of the last sweep by this process
 }
 
-func newIndex(st *Store) *index { return &index{st: st, tails: map[string]*tail{}} }
+// due says whether the folder has not been swept for long.
+func (t *tail) due() bool { return time.Now().Unix()-t.swept.Load() >= int64(pruneAfter/time.Second) }
+
+func newIndex(st *Store) *index { return &index{st: st, most: segmentKeys, tails: map[string]*tail{}} }
 
 func (x *index) tail(folder string) *tail {
 	x.mu.Lock()
@@ -72,13 +77,12 @@ func (x *index) add(ctx context.Context, key string) error {
 	t := x.tail(folder)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	line := strconv.FormatInt(time.Now().Unix(), 10) + " " + name
 	for spoilt := 0; spoilt < addTries; {
-		done, err := x.append(ctx, folder, t, line, name)
+		done, err := x.append(ctx, folder, t, name)
 		switch {
 		case err == nil && done:
 			return nil
-		case err == nil: // another segment is the last
+		case err == nil: // it belongs into another segment
 			continue
 		case !errors.Is(err, store.ErrConflict):
 			return fmt.Errorf("list a key: %w", err)
@@ -93,44 +97,42 @@ func (x *index) add(ctx context.Context, key string) error {
 	return fmt.Errorf("list a key: %w", errBusy)
 }
 
-// append tries to put line into the segment that t believes to be the last. It
-// moves t on when that is full.
-func (x *index) append(ctx context.Context, folder string, t *tail, line, name string) (done bool, err error) {
-	key := segment(folder, t.number)
-	was, there, err := x.st.load(ctx, key)
+// append tries to put name into the segment that t points to. It returns false
+// when t has moved.
+func (x *index) append(ctx context.Context, folder string, t *tail, name string) (done bool, err error) {
+	n := int(t.number.Load())
+	s, err := x.read(ctx, folder, n)
 	if err != nil {
 		return false, err
 	}
-	if !there {
-		if t.number == 0 && folder != "" {
-			if err := x.add(ctx, folder); err != nil {
-				return false, err
-			}
+	if n > 0 && !s.open() {
+		return x.extend(ctx, folder, t, n, s, name)
+	}
+	if !s.there && folder != "" {
+		if err := x.add(ctx, folder); err != nil {
+			return false, err
 		}
-		err = x.st.create(ctx, key, []byte(line), 0)
-		return err == nil, err
 	}
-	lines := strings.Split(string(was.value), "\n")
-	if i := slices.IndexFunc(lines, func(l string) bool { _, n, _ := strings.Cut(l, " "); return n == name }); i >= 0 && strings.HasSuffix(name, "/") {
+	i := slices.IndexFunc(s.lines, func(l string) bool { _, other, _ := strings.Cut(l, " "); return other == name })
+	switch {
+	case i >= 0 && strings.HasSuffix(name, "/"):
 		return true, nil
-	} else if i >= 0 { // made again: it is young again
-		lines[i] = line
-	} else if len(lines) >= segmentKeys {
-		t.number++
+	case i >= 0: // made again: it is young again
+		s.lines[i] = newLine(name)
+	case x.full(s):
+		t.number.CompareAndSwap(int64(n), int64(n+1))
 		return false, nil
-	} else {
-		lines = append(lines, line)
+	default:
+		s.lines = append(s.lines, newLine(name))
 	}
-	err = x.st.replace(ctx, key, was, newRecord([]byte(strings.Join(lines, "\n")), 0), 0)
+	err = x.write(ctx, folder, n, s)
 	return err == nil, err
 }
-
-func segment(folder string, n int) string { return "i:" + folder + strconv.Itoa(n) }
 
 // list returns the keys below prefix in their order.
 func (x *index) list(ctx context.Context, prefix, after string, limit int) ([]string, error) {
 	var found []string
-	names, err := x.names(ctx, prefix)
+	names, err := x.names(ctx, prefix, x.tail(prefix))
 	if err != nil {
 		return nil, err
 	}
@@ -167,62 +169,47 @@ func (x *index) list(ctx context.Context, prefix, after string, limit int) ([]st
 	return found, nil
 }
 
-// names are the entries of a folder, sorted, each once. Those that are long
-// gone are taken out on the way.
-func (x *index) names(ctx context.Context, folder string) ([]string, error) {
+// names are the entries of a folder, sorted, each once. Now and then it sweeps
+// the folder on the way: what is long gone is taken out. The keys that come next
+// go where there is room, so that a list is no longer than it was once needed.
+func (x *index) names(ctx context.Context, folder string, t *tail) ([]string, error) {
+	sweep := t.due()
+	if sweep {
+		t.swept.Store(time.Now().Unix())
+	}
 	var names []string
-	for n := 0; ; n++ {
-		r, there, err := x.st.load(ctx, segment(folder, n))
+	var all []segment
+	room := int64(-1)
+	for n := 0; n == 0 || all[n-1].open(); n++ {
+		s, err := x.read(ctx, folder, n)
 		if err != nil {
 			return nil, err
 		}
-		if !there {
-			break
-		}
-		old := time.Now().Add(-pruneAfter).Unix()
-		var aged []string
-		for line := range strings.SplitSeq(string(r.value), "\n") {
-			added, name, ok := strings.Cut(line, " ")
-			at, err := strconv.ParseInt(added, 10, 64)
-			if line == "" {
-				continue
+		if s.open() {
+			for _, line := range s.lines {
+				_, name, err := parseLine(line)
+				if err != nil {
+					return nil, err
+				}
+				names = append(names, name)
 			}
-			if !ok || err != nil {
-				return nil, fmt.Errorf("%w: %w", store.ErrCorrupt, errSegment)
+			if sweep {
+				s = x.prune(ctx, folder, n, s)
 			}
-			names = append(names, name)
-			if at < old && !strings.HasSuffix(name, "/") {
-				aged = append(aged, folder+name)
+			if room < 0 && x.roomy(s) {
+				room = int64(n)
 			}
 		}
-		if len(aged) > segmentKeys/2 {
-			x.prune(ctx, folder, n, r, aged)
-		}
+		all = append(all, s)
+	}
+	if sweep {
+		x.shrink(ctx, folder, all)
+	}
+	if n := t.number.Load(); room >= 0 && room < n {
+		t.number.CompareAndSwap(n, room)
 	}
 	slices.Sort(names)
 	return slices.Compact(names), nil
-}
-
-// prune takes keys out of a segment that are not there. It may fail: the next
-// List tries again.
-func (x *index) prune(ctx context.Context, folder string, n int, r record, aged []string) {
-	gone := map[string]bool{}
-	for part := range slices.Chunk(aged, bulkKeys) {
-		there, err := x.there(ctx, part)
-		if err != nil {
-			return
-		}
-		for _, key := range part {
-			gone[key] = !slices.Contains(there, key)
-		}
-	}
-	lines := slices.DeleteFunc(strings.Split(string(r.value), "\n"), func(l string) bool {
-		_, name, _ := strings.Cut(l, " ")
-		return gone[folder+name]
-	})
-	if len(lines) < segmentKeys*3/4 {
-		_ = x.st.replace(ctx, segment(folder, n), r, newRecord([]byte(strings.Join(lines, "\n")), 0), 0)
-	}
 }
 
 // there returns those of keys that have a value.
