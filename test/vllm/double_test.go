@@ -32,10 +32,11 @@ type double struct {
 
 // probes are what infer asks by itself, and how vLLM answers.
 var probes = map[string]string{
-	"GET /health":    "",
-	"GET /version":   `{"version":"0.32.0"}`,
-	"GET /metrics":   "vllm:cache_config_info{engine=\"0\",kv_cache_size_tokens=\"23296\"} 1.0\n",
-	"GET /v1/models": `{"object":"list","data":[{"id":"smollm2","object":"model","created":1795628000,"owned_by":"vllm","max_model_len":1024}]}`,
+	"GET /health":      "",
+	"GET /version":     `{"version":"0.32.0"}`,
+	"GET /is_sleeping": `{"is_sleeping":false}`,
+	"GET /metrics":     "vllm:cache_config_info{engine=\"0\",kv_cache_size_tokens=\"23296\"} 1.0\n",
+	"GET /v1/models":   `{"object":"list","data":[{"id":"smollm2","object":"model","created":1795628000,"owned_by":"vllm","max_model_len":1024}]}`,
 }
 
 func newDouble(t *testing.T, real string) *double {
