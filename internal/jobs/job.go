@@ -112,7 +112,7 @@ func (s *Service) over(ctx context.Context, h *holding) bool {
 // keepAnswer keeps a body until the store takes it.
 func (s *Service) keepAnswer(ctx context.Context, b []byte) (content, error) {
 	for pause := persistPause; ; pause *= 2 {
-		c, err := s.put(ctx, b, s.cfg.ResultTTL+time.Hour)
+		c, err := s.put(ctx, b, s.cfg.ResultTTL+contentSpare)
 		if err == nil || pause > leaseFor/4 {
 			return c, err
 		}

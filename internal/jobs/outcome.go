@@ -96,7 +96,7 @@ func (u *outcome) write(ctx context.Context) error {
 
 func (u *outcome) keep(ctx context.Context) error {
 	if u.body != nil {
-		c, err := u.s.put(ctx, u.body, u.s.cfg.ResultTTL+time.Hour)
+		c, err := u.s.put(ctx, u.body, u.s.cfg.ResultTTL+contentSpare)
 		if err != nil {
 			return err
 		}

@@ -183,10 +183,10 @@ func (s *Service) writeKept(ctx context.Context, t *task, items, object []byte) 
 			s.drop(ctx, t.Response.Final)
 		}
 	}()
-	if t.Response.Items, err = s.put(ctx, items, s.cfg.ResultTTL+time.Hour); err != nil {
+	if t.Response.Items, err = s.put(ctx, items, s.cfg.ResultTTL+contentSpare); err != nil {
 		return err
 	}
-	if t.Response.Final, err = s.put(ctx, object, s.cfg.ResultTTL+time.Hour); err != nil {
+	if t.Response.Final, err = s.put(ctx, object, s.cfg.ResultTTL+contentSpare); err != nil {
 		return err
 	}
 	value, err := json.Marshal(t)
@@ -283,7 +283,7 @@ func (s *Service) acceptResponse(ctx context.Context, t *task, a responseAsk, ob
 }
 
 // responseTTL is how long what belongs to a background response may be needed.
-func (s *Service) responseTTL() time.Duration { return s.cfg.Deadline + s.cfg.ResultTTL + time.Hour }
+func (s *Service) responseTTL() time.Duration { return s.cfg.Deadline + s.cfg.ResultTTL + contentSpare }
 
 // lost says why a response may not be there.
 func (s *Service) lost() string {

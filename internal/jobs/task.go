@@ -145,7 +145,7 @@ func (t *task) end(holder string, now time.Time) error {
 func (t *task) ttl() time.Duration {
 	switch {
 	case t.owes():
-		return t.keep() + time.Hour // as its answer is kept, so that what becomes of the webhook is written
+		return t.keep() + contentSpare // as its answer is kept, so that what becomes of the webhook is written
 	case t.State == ended:
 		return max(time.Until(t.Ended.Add(t.keep())), time.Second)
 	}

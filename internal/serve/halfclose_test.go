@@ -73,7 +73,7 @@ func partOf(body string, there int) string {
 
 // Over HTTP/2 a stream is not reset because its engine says nothing for longer
 // than a client may leave it unread.
-func TestSilenceOverHTTP2(t *testing.T) {
+func TestSilentStreamOfHTTP2(t *testing.T) {
 	cfg := config()
 	cfg.ClientStall = 2 * time.Second
 	f := newFixture(t, cfg, ready(1), func(w http.ResponseWriter, _ *http.Request) {
